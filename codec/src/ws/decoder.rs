@@ -1,0 +1,325 @@
+//! The decoder of one connection.
+
+use std::mem;
+
+use super::header::{self, HEADER_MAX_BYTES, Header, OpenMessage};
+use super::mask::Mask;
+use super::message::{self, Assembly, Event};
+use super::{Error, Limits, Opcode};
+use crate::Role;
+use crate::recv_buffer;
+
+/// Turns the bytes of one peer into messages and control frames (RFC 6455 section 5).
+///
+/// Between frames it is one null pointer. State is allocated while a frame or message is incomplete,
+/// and after the end (a close frame or a fault), when everything further is ignored.
+///
+/// ```
+/// use codec::ws::{Decoder, Event, Limits, Role};
+/// let mut decoder = Decoder::new();
+/// let mut bytes = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+/// let mut input = &mut bytes[..];
+/// while let Some(event) = decoder.next(&mut input, Role::Server, &Limits::DEFAULT)? {
+///     assert_eq!(event, Event::Text("Hello"));
+/// }
+/// # Ok::<(), codec::ws::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Decoder {
+    partial: Option<Box<Partial>>,
+}
+
+/// What is kept while something is incomplete.
+#[derive(Debug, Default)]
+struct Partial {
+    /// The beginning of a header.
+    head: [u8; HEADER_MAX_BYTES],
+    head_len: u8,
+    /// The frame of which payload is missing.
+    frame: Option<Frame>,
+    /// Payload of a control frame that did not come in one piece.
+    control: Vec<u8>,
+    /// The message that is open.
+    message: Option<Assembly>,
+    /// What the last call lent to the caller; freed by the next call.
+    lent: Option<Lent>,
+    /// A close frame or a fault ended the conversation.
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Frame {
+    fin: bool,
+    opcode: Opcode,
+    mask: Option<Mask>,
+    missing: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Lent {
+    Control(Opcode),
+    Message,
+}
+
+/// Something complete: in the caller's bytes, or kept in `Partial`.
+enum Found<'i> {
+    InPlace(Event<'i>),
+    Kept(Lent),
+}
+
+impl Decoder {
+    /// A decoder at the beginning of a connection. Does not allocate.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { partial: None }
+    }
+
+    /// No part of a frame or message is held back. Also true after the end of the conversation.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.partial.as_ref().is_none_or(|p| p.ended || p.is_empty())
+    }
+
+    /// A close frame or a fault ended the conversation: further input is ignored.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.partial.as_ref().is_some_and(|p| p.ended)
+    }
+
+    /// Takes the next event from the front of `input` and moves `input` past it; payload is unmasked
+    /// where it lies. `Ok(None)`: all input was consumed, and what was incomplete is kept inside.
+    ///
+    /// `role` is our side: a [`Role::Server`] takes masked frames only, a [`Role::Client`] unmasked
+    /// ones only. Limits are checked on the header alone, before anything is stored.
+    ///
+    /// # Errors
+    /// The peer broke a rule of RFC 6455 or a limit: close with [`Error::close_code`]. All further
+    /// input is ignored, as it is after [`Event::Close`].
+    #[inline]
+    pub fn next<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i mut [u8],
+        role: Role,
+        limits: &Limits,
+    ) -> Result<Option<Event<'a>>, Error> {
+        match self.advance(input, role, limits) {
+            Ok(None) => Ok(None),
+            Ok(Some(Found::InPlace(event))) => Ok(Some(event)),
+            Ok(Some(Found::Kept(lent))) => self.lend(lent),
+            Err(error) => {
+                mem::take(input);
+                self.end();
+                Err(error)
+            }
+        }
+    }
+
+    fn advance<'i>(
+        &mut self,
+        input: &mut &'i mut [u8],
+        role: Role,
+        limits: &Limits,
+    ) -> Result<Option<Found<'i>>, Error> {
+        self.release();
+        if self.is_ended() {
+            mem::take(input);
+        }
+        while !input.is_empty() {
+            if self.partial.as_ref().is_none_or(|p| p.frame.is_none()) {
+                let Some(header) = self.read_header(input, role, limits)? else {
+                    return Ok(None);
+                };
+                if is_alone(&header) && header.payload_len <= input.len() {
+                    return self.in_place(&header, input).map(Some);
+                }
+                self.begin(&header);
+            }
+            if let Some(lent) = self.receive(input, limits)? {
+                return Ok(Some(Found::Kept(lent)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads a header and moves `input` past it. `None`: what there is of it was kept.
+    #[inline]
+    fn read_header(
+        &mut self,
+        input: &mut &mut [u8],
+        role: Role,
+        limits: &Limits,
+    ) -> Result<Option<Header>, Error> {
+        let open = self.open_message();
+        let kept = self.partial.as_deref_mut().filter(|p| p.head_len != 0);
+        let Some(partial) = kept else {
+            let header = header::parse(input, open, role, limits)?;
+            match &header {
+                Some(header) => drop(take_front(input, header.len)),
+                None => self.keep_head(&*mem::take(input)),
+            }
+            return Ok(header);
+        };
+        let before = usize::from(partial.head_len);
+        let fresh = input.len().min(HEADER_MAX_BYTES - before);
+        partial.head[before..before + fresh].copy_from_slice(&input[..fresh]);
+        match header::parse(&partial.head[..before + fresh], open, role, limits)? {
+            Some(header) => {
+                partial.head_len = 0;
+                take_front(input, header.len - before);
+                Ok(Some(header))
+            }
+            None => {
+                partial.head_len = (before + fresh) as u8;
+                mem::take(input);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Keeps the beginning of a header: shorter than the longest one, else it were complete.
+    fn keep_head(&mut self, head: &[u8]) {
+        let partial = self.partial.get_or_insert_default();
+        partial.head[..head.len()].copy_from_slice(head);
+        partial.head_len = head.len() as u8;
+    }
+
+    fn open_message(&self) -> OpenMessage {
+        match self.partial.as_ref().and_then(|p| p.message.as_ref()) {
+            Some(message) => OpenMessage { fragments: message.fragments, bytes: message.len() },
+            None => OpenMessage::default(),
+        }
+    }
+
+    /// The event of a frame whose payload lies whole at the front of `input`.
+    #[inline]
+    fn in_place<'i>(
+        &mut self,
+        header: &Header,
+        input: &mut &'i mut [u8],
+    ) -> Result<Found<'i>, Error> {
+        let payload = take_front(input, header.payload_len);
+        if let Some(key) = header.key {
+            super::apply_mask(payload, key);
+        }
+        let event = message::event(header.opcode, payload)?;
+        if let Event::Close(_) = event {
+            self.end();
+        } else {
+            self.drop_empty();
+        }
+        Ok(Found::InPlace(event))
+    }
+
+    /// Prepares for a frame whose payload is not all there, or that is one of several.
+    fn begin(&mut self, header: &Header) {
+        let partial = self.partial.get_or_insert_default();
+        if !header.opcode.is_control() {
+            let message = partial.message.get_or_insert_with(|| Assembly::new(header.opcode));
+            message.fragments += 1;
+        }
+        partial.frame = Some(Frame {
+            fin: header.fin,
+            opcode: header.opcode,
+            mask: header.key.map(Mask::new),
+            missing: header.payload_len,
+        });
+    }
+
+    /// Takes payload of the open frame. `Some`: a message or a control frame is complete.
+    fn receive(&mut self, input: &mut &mut [u8], limits: &Limits) -> Result<Option<Lent>, Error> {
+        let Some(partial) = self.partial.as_deref_mut() else { return Ok(None) };
+        let Some(frame) = &mut partial.frame else { return Ok(None) };
+        let chunk = take_front(input, frame.missing.min(input.len()));
+        if let Some(mask) = &mut frame.mask {
+            mask.apply(chunk);
+        }
+        let lent = if frame.opcode.is_control() {
+            recv_buffer::append(&mut partial.control, chunk, header::CONTROL_MAX_BYTES);
+            Some(Lent::Control(frame.opcode))
+        } else {
+            let Some(message) = &mut partial.message else { return Ok(None) };
+            // The end of the message is known in its last frame only.
+            let rest = if frame.fin { message.len() + frame.missing } else { usize::MAX };
+            message.push(chunk, rest.min(limits.max_message_bytes))?;
+            frame.fin.then_some(Lent::Message)
+        };
+        frame.missing -= chunk.len();
+        if frame.missing != 0 {
+            return Ok(None);
+        }
+        partial.frame = None;
+        match lent {
+            Some(lent) => partial.complete(lent).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Frees what the last call lent.
+    #[inline]
+    fn release(&mut self) {
+        let Some(partial) = self.partial.as_deref_mut() else { return };
+        match partial.lent.take() {
+            Some(Lent::Control(_)) => partial.control = Vec::new(),
+            Some(Lent::Message) => partial.message = None,
+            None => return,
+        }
+        self.drop_empty();
+    }
+
+    /// Frees the state when nothing is left in it.
+    #[inline]
+    fn drop_empty(&mut self) {
+        if self.partial.as_ref().is_some_and(|p| !p.ended && p.is_empty()) {
+            self.partial = None;
+        }
+    }
+
+    /// Ends the conversation and frees what was incomplete.
+    #[cold]
+    fn end(&mut self) {
+        self.partial = Some(Box::new(Partial { ended: true, ..Partial::default() }));
+    }
+
+    fn lend(&self, lent: Lent) -> Result<Option<Event<'_>>, Error> {
+        let Some(partial) = &self.partial else { return Ok(None) };
+        match lent {
+            Lent::Control(opcode) => message::event(opcode, &partial.control).map(Some),
+            Lent::Message => Ok(partial.message.as_ref().map(Assembly::event)),
+        }
+    }
+}
+
+impl Partial {
+    /// Nothing but what was lent is held.
+    fn is_empty(&self) -> bool {
+        let message_open = self.message.is_some() && !matches!(self.lent, Some(Lent::Message));
+        self.head_len == 0 && self.frame.is_none() && !message_open
+    }
+
+    /// Checks what became complete and marks it as lent.
+    fn complete(&mut self, lent: Lent) -> Result<Lent, Error> {
+        match lent {
+            Lent::Control(opcode) => {
+                self.ended = matches!(message::event(opcode, &self.control)?, Event::Close(_));
+            }
+            Lent::Message => self.message.as_ref().map_or(Ok(()), Assembly::finish)?,
+        }
+        self.lent = Some(lent);
+        Ok(lent)
+    }
+}
+
+/// The frame is an event by itself: a control frame, or a message in one frame.
+fn is_alone(header: &Header) -> bool {
+    header.opcode.is_control() || (header.fin && header.opcode != Opcode::Continuation)
+}
+
+/// Cuts `len` bytes off the front of `input`.
+fn take_front<'i>(input: &mut &'i mut [u8], len: usize) -> &'i mut [u8] {
+    let (front, rest) = mem::take(input).split_at_mut(len);
+    *input = rest;
+    front
+}
+
+// An idle connection pays for a pointer.
+const _: () = assert!(mem::size_of::<Decoder>() <= 8);

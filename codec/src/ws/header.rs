@@ -1,0 +1,205 @@
+//! Frame headers (RFC 6455 section 5.2), read and written.
+
+use super::mask::apply_mask;
+use super::{Error, Limits, Opcode};
+use crate::Role;
+
+/// Longest frame header in bytes: two, the long length, the masking key.
+pub const HEADER_MAX_BYTES: usize = 14;
+/// Longest payload of a control frame in bytes (section 5.5).
+pub const CONTROL_MAX_BYTES: usize = 125;
+
+const FIN: u8 = 0x80;
+const RESERVED: u8 = 0x70;
+const MASKED: u8 = 0x80;
+const LENGTH_IN_2_BYTES: u8 = 126;
+const LENGTH_IN_8_BYTES: u8 = 127;
+
+/// A frame header that broke no rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) fin: bool,
+    pub(super) opcode: Opcode,
+    pub(super) key: Option<[u8; 4]>,
+    /// Never above the limit of a message.
+    pub(super) payload_len: usize,
+    /// Bytes of the header itself.
+    pub(super) len: usize,
+}
+
+/// The message that is open while a header is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct OpenMessage {
+    /// Frames so far; 0: no message is open.
+    pub(super) fragments: u32,
+    /// Payload bytes so far.
+    pub(super) bytes: usize,
+}
+
+/// Reads the header at the front of `bytes`; `None` when it is not all there yet. What is there is
+/// checked at once, so a bad frame fails on the first byte that shows it.
+#[inline]
+pub(super) fn parse(
+    bytes: &[u8],
+    open: OpenMessage,
+    role: Role,
+    limits: &Limits,
+) -> Result<Option<Header>, Error> {
+    let Some(&first) = bytes.first() else { return Ok(None) };
+    let fin = first & FIN != 0;
+    let opcode = check_first(first, fin, open, limits)?;
+    let Some(&second) = bytes.get(1) else { return Ok(None) };
+    let masked = second & MASKED != 0;
+    check_mask(masked, role)?;
+    if opcode.is_control() && second & !MASKED > CONTROL_MAX_BYTES as u8 {
+        return Err(Error::ControlTooLong);
+    }
+    let Some((payload_len, length_end)) = parse_length(bytes, second & !MASKED)? else {
+        return Ok(None);
+    };
+    // A control frame does not count: it is bounded on its own.
+    let limit = limits.max_message_bytes;
+    if !opcode.is_control() && payload_len > limit.saturating_sub(open.bytes) as u64 {
+        return Err(Error::MessageTooLong { limit });
+    }
+    let (key, len) = match masked {
+        false => (None, length_end),
+        true => match bytes[length_end..].first_chunk() {
+            Some(key) => (Some(*key), length_end + key.len()),
+            None => return Ok(None),
+        },
+    };
+    Ok(Some(Header { fin, opcode, key, payload_len: payload_len as usize, len }))
+}
+
+#[inline]
+fn check_first(first: u8, fin: bool, open: OpenMessage, limits: &Limits) -> Result<Opcode, Error> {
+    if first & RESERVED != 0 {
+        return Err(Error::ReservedBits);
+    }
+    let opcode = Opcode::from_bits(first & 0x0F).ok_or(Error::ReservedOpcode(first & 0x0F))?;
+    if opcode.is_control() {
+        return if fin { Ok(opcode) } else { Err(Error::FragmentedControl) };
+    }
+    match (opcode, open.fragments) {
+        (Opcode::Continuation, 0) => Err(Error::UnexpectedContinuation),
+        (Opcode::Continuation, n) if n >= limits.max_fragments => {
+            Err(Error::TooManyFragments { limit: limits.max_fragments })
+        }
+        (Opcode::Continuation, _) | (_, 0) => Ok(opcode),
+        _ => Err(Error::ExpectedContinuation),
+    }
+}
+
+#[inline]
+fn check_mask(masked: bool, role: Role) -> Result<(), Error> {
+    match (role, masked) {
+        (Role::Server, false) => Err(Error::Unmasked),
+        (Role::Client, true) => Err(Error::Masked),
+        _ => Ok(()),
+    }
+}
+
+/// The payload length and where its bytes end. It must take the fewest bytes it can.
+#[inline]
+fn parse_length(bytes: &[u8], short: u8) -> Result<Option<(u64, usize)>, Error> {
+    let rest = &bytes[2..];
+    match short {
+        LENGTH_IN_2_BYTES => match rest.first_chunk() {
+            Some(&length) => match u16::from_be_bytes(length) {
+                0..=125 => Err(Error::BadLength),
+                length => Ok(Some((length.into(), 4))),
+            },
+            None => Ok(None),
+        },
+        LENGTH_IN_8_BYTES => match (rest.first(), rest.first_chunk()) {
+            (Some(0x80..), _) => Err(Error::BadLength),
+            (_, Some(&length)) => match u64::from_be_bytes(length) {
+                0..=0xFFFF => Err(Error::BadLength),
+                length => Ok(Some((length, 10))),
+            },
+            _ => Ok(None),
+        },
+        short => Ok(Some((short.into(), 2))),
+    }
+}
+
+/// Bytes of the header of a frame with `payload_len` payload bytes, masked or not.
+#[must_use]
+pub const fn header_len(payload_len: usize, masked: bool) -> usize {
+    let length = match payload_len {
+        0..=125 => 2,
+        126..=0xFFFF => 4,
+        _ => 10,
+    };
+    if masked { length + 4 } else { length }
+}
+
+/// Appends a frame header alone, for callers that keep the payload elsewhere (one payload shared by
+/// many receivers). With a `key` the payload that follows must be masked with it ([`apply_mask`]).
+///
+/// # Panics
+/// In debug builds, when a control frame is longer than 125 bytes or not final: that is the caller's
+/// bug, never a peer's doing.
+pub fn encode_header(
+    out: &mut Vec<u8>,
+    fin: bool,
+    opcode: Opcode,
+    payload_len: usize,
+    key: Option<[u8; 4]>,
+) {
+    debug_assert!(!opcode.is_control() || (fin && payload_len <= CONTROL_MAX_BYTES));
+    let masked = if key.is_some() { MASKED } else { 0 };
+    out.push(opcode as u8 | if fin { FIN } else { 0 });
+    match payload_len {
+        0..=125 => out.push(masked | payload_len as u8),
+        126..=0xFFFF => {
+            out.push(masked | LENGTH_IN_2_BYTES);
+            out.extend_from_slice(&(payload_len as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(masked | LENGTH_IN_8_BYTES);
+            out.extend_from_slice(&(payload_len as u64).to_be_bytes());
+        }
+    }
+    if let Some(key) = key {
+        out.extend_from_slice(&key);
+    }
+}
+
+/// Appends one frame, final or not; masked when there is a `key` (the client's role).
+///
+/// # Panics
+/// As [`encode_header`].
+pub fn encode_fragment(
+    out: &mut Vec<u8>,
+    fin: bool,
+    opcode: Opcode,
+    payload: &[u8],
+    key: Option<[u8; 4]>,
+) {
+    out.reserve(header_len(payload.len(), key.is_some()) + payload.len());
+    encode_header(out, fin, opcode, payload.len(), key);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    if let Some(key) = key {
+        apply_mask(&mut out[start..], key);
+    }
+}
+
+/// Appends a final, unmasked frame: the server's role.
+///
+/// # Panics
+/// As [`encode_header`].
+pub fn encode_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    encode_fragment(out, true, opcode, payload, None);
+}
+
+/// Appends a final, masked frame: the client's role. Each frame wants a key of its own that a page's
+/// script cannot foresee (section 10.3).
+///
+/// # Panics
+/// As [`encode_header`].
+pub fn encode_frame_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
+    encode_fragment(out, true, opcode, payload, Some(key));
+}
