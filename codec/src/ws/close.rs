@@ -52,7 +52,7 @@ fn encode(out: &mut Vec<u8>, code: u16, reason: &str, key: Option<[u8; 4]>) {
     let mut body = [0; CONTROL_MAX_BYTES];
     body[..2].copy_from_slice(&code.to_be_bytes());
     body[2..2 + reason.len()].copy_from_slice(reason.as_bytes());
-    encode_fragment(out, true, Opcode::Close, &body[..2 + reason.len()], key);
+    encode_fragment(out, Opcode::Close, true, &body[..2 + reason.len()], key);
 }
 
 #[cfg(test)]

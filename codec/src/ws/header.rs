@@ -143,8 +143,8 @@ pub const fn header_len(payload_len: usize, masked: bool) -> usize {
 /// bug, never a peer's doing.
 pub fn encode_header(
     out: &mut Vec<u8>,
-    fin: bool,
     opcode: Opcode,
+    fin: bool,
     payload_len: usize,
     key: Option<[u8; 4]>,
 ) {
@@ -173,13 +173,13 @@ pub fn encode_header(
 /// As [`encode_header`].
 pub fn encode_fragment(
     out: &mut Vec<u8>,
-    fin: bool,
     opcode: Opcode,
+    fin: bool,
     payload: &[u8],
     key: Option<[u8; 4]>,
 ) {
     out.reserve(header_len(payload.len(), key.is_some()) + payload.len());
-    encode_header(out, fin, opcode, payload.len(), key);
+    encode_header(out, opcode, fin, payload.len(), key);
     let start = out.len();
     out.extend_from_slice(payload);
     if let Some(key) = key {
@@ -192,7 +192,7 @@ pub fn encode_fragment(
 /// # Panics
 /// As [`encode_header`].
 pub fn encode_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
-    encode_fragment(out, true, opcode, payload, None);
+    encode_fragment(out, opcode, true, payload, None);
 }
 
 /// Appends a final, masked frame: the client's role. Each frame wants a key of its own that a page's
@@ -201,5 +201,5 @@ pub fn encode_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
 /// # Panics
 /// As [`encode_header`].
 pub fn encode_frame_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
-    encode_fragment(out, true, opcode, payload, Some(key));
+    encode_fragment(out, opcode, true, payload, Some(key));
 }
