@@ -1,2 +1,96 @@
-//! skeleton
-fn main() {}
+//! Development commands behind the cargo aliases: `cargo start`, `cargo verify`, `cargo xtask`.
+
+mod bench;
+mod build;
+mod interrupt;
+mod job;
+mod pinned;
+mod repo;
+mod scratch;
+mod server;
+mod start;
+mod verify;
+mod web;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Development commands of this repository")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build everything and run the server (`cargo start -- --help` lists the server's options).
+    Start {
+        /// Options of the server, passed on as they are.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        options: Vec<String>,
+    },
+    /// Run every check and test; ends non-zero when one fails.
+    Verify(verify::Args),
+    /// Measure, in interleaved rounds, and write the result to bench/results.
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(without_separator(std::env::args().collect()));
+    let outcome = match cli.command {
+        Command::Start { options } => start::run(&options),
+        Command::Verify(args) => verify::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// `cargo verify -- --only fmt` reaches us as `verify -- --only fmt`: that first `--` says
+/// nothing and is dropped. For `start` it stays, so that `cargo start -- --help` asks the server.
+fn without_separator(mut args: Vec<String>) -> Vec<String> {
+    let separated = args.get(2).is_some_and(|arg| arg == "--");
+    if separated && args[1] != "start" {
+        args.remove(2);
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Cli {
+        let args = line.split(' ').map(String::from).collect();
+        Cli::try_parse_from(without_separator(args)).unwrap()
+    }
+
+    #[test]
+    fn server_options_pass_with_and_without_separator() {
+        for line in
+            ["xtask start -- --listen 127.0.0.1:0 -x", "xtask start --listen 127.0.0.1:0 -x"]
+        {
+            let Command::Start { options } = parse(line).command else { panic!("{line}") };
+            assert_eq!(options, ["--listen", "127.0.0.1:0", "-x"], "{line}");
+        }
+        let Command::Start { options } = parse("xtask start -- --help").command else { panic!() };
+        assert_eq!(options, ["--help"]);
+    }
+
+    #[test]
+    fn verify_takes_its_options_either_way() {
+        for line in ["xtask verify --only fmt", "xtask verify -- --only fmt"] {
+            assert!(matches!(parse(line).command, Command::Verify(_)), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,190 @@
+//! The measuring client against servers that answer well, wrongly, and not at all.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+use serde_json::Value;
+
+/// A child that goes with its value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Builds and starts the C unit; its address and process.
+fn unit(folder: &tempfile::TempDir) -> (String, Running) {
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("units/epoll_echo.c");
+    let binary = folder.path().join("epoll_echo");
+    let compiled = Command::new("cc")
+        .args(["-O2", "-Wall", "-Wextra", "-Werror", "-o"])
+        .args([&binary, &source])
+        .output()
+        .expect("a C compiler");
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    let mut child = Command::new(binary).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("epoll_echo ready on ").expect("the ready line");
+    (address.to_owned(), Running(child))
+}
+
+/// Runs the client with few connections.
+fn client(address: &str, pid: u32, more: &[&str]) -> Output {
+    client_with("10", address, pid, more)
+}
+
+fn client_with(outstanding: &str, address: &str, pid: u32, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_echo_client"))
+        .args(["--connect", address, "--pid", &pid.to_string(), "--connections", "40"])
+        .args(["--outstanding", outstanding, "--warmup", "200", "--settle-ms", "1"])
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A server in this process: `serve` gets every connection on a thread of its own.
+fn serve(serve: fn(TcpStream)) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || serve(stream));
+        }
+    });
+    address.to_string()
+}
+
+fn echo_bytes(mut stream: TcpStream, mut change: impl FnMut(u64, &mut [u8])) {
+    let mut bytes = [0; 4096];
+    let mut seen = 0;
+    while let Ok(length @ 1..) = stream.read(&mut bytes) {
+        seen += length as u64;
+        change(seen, &mut bytes[..length]);
+        if stream.write_all(&bytes[..length]).is_err() {
+            return;
+        }
+    }
+}
+
+/// Every connection sends its 512 bytes more than this often in these runs.
+const ENOUGH_BYTES: u64 = 512 * 6;
+
+#[test]
+fn the_unit_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, server) = unit(&folder);
+    let report = report(&client(&address, server.0.id(), &["--messages", "20000"]));
+    let number = |key: &str| report[key].as_f64().unwrap_or_else(|| panic!("{key} in {report}"));
+    assert_eq!(number("messages"), 20_000.0);
+    assert!(number("server_cpu_ns_per_message") > 100.0, "a message costs system calls");
+    assert!(number("p50_us") > 0.0 && number("p50_us") <= number("p99_us"));
+    assert!(number("p99_us") <= number("max_us") * 1.01);
+    let rate = 20_000.0 / (number("wall_ms") / 1e3);
+    assert!((rate - number("messages_per_s")).abs() < rate * 0.01);
+    assert!(report["memory"]["before"]["rss_bytes"].as_u64() > Some(0));
+}
+
+#[test]
+fn websocket_echoes_are_measured_in_either_order() {
+    let address = serve(|stream| {
+        let mut socket = tungstenite::accept(stream).unwrap();
+        while let Ok(message) = socket.read() {
+            let data = message.is_binary() || message.is_text();
+            if data && socket.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    for order in ["random", "sweep"] {
+        let more = ["--protocol", "ws", "--messages", "2000", "--order", order];
+        // The servers here are threads of the test: its own process is the one observed.
+        let report = report(&client(&address, std::process::id(), &more));
+        assert_eq!(report["messages"], 2000, "{order}");
+    }
+}
+
+// The error type of the handshake callback is the library's.
+#[allow(clippy::result_large_err)]
+#[test]
+fn heartbeats_reach_each_connection_at_its_own_path() {
+    let address = serve(|stream| {
+        let check = |request: &tungstenite::handshake::server::Request, response| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            assert!(query.strip_prefix("user_id=u").unwrap().parse::<usize>().unwrap() < 40);
+            Ok(response)
+        };
+        let mut socket = tungstenite::accept_hdr(stream, check).unwrap();
+        while let Ok(message) = socket.read() {
+            assert_eq!(message.to_text().unwrap(), r#"{"cmd":0}"#);
+            socket.send(tungstenite::Message::text(r#"{"code":0,"cmd":0}"#)).unwrap();
+        }
+    });
+    let path = ["--path", "/ws?user_id=u{n}", "--protocol", "corelane"];
+    let counts = ["--messages", "400", "--order", "sweep", "--warm-connections"];
+    for warm in ["0", "5"] {
+        let more = [&path[..], &counts[..], &[warm]].concat();
+        let report = report(&client(&address, std::process::id(), &more));
+        assert_eq!(report["messages"], 400, "{warm} warm connections");
+    }
+}
+
+#[test]
+fn a_server_that_changes_one_byte_is_caught() {
+    let address = serve(|stream| {
+        echo_bytes(stream, |seen, bytes| {
+            if seen > ENOUGH_BYTES {
+                bytes[bytes.len() / 2] ^= 1;
+            }
+        });
+    });
+    let output = client(&address, std::process::id(), &["--messages", "20000"]);
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("differs from what was sent"), "{error}");
+}
+
+#[test]
+fn a_server_that_goes_away_ends_the_run() {
+    let address = serve(|stream| {
+        let other = stream.try_clone().unwrap();
+        echo_bytes(stream, move |seen, _| {
+            if seen > ENOUGH_BYTES {
+                let _ = other.shutdown(std::net::Shutdown::Both);
+            }
+        });
+    });
+    let output = client(&address, std::process::id(), &["--messages", "20000"]);
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("closed the connection") || error.contains("reset"), "{error}");
+}
+
+#[test]
+fn impossible_wishes_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, server) = unit(&folder);
+    let wishes: [(&str, &[&str], &str); 4] = [
+        ("10", &["--payload", "3"], "at least 8 bytes"),
+        ("10", &["--warm-connections", "40"], "--warm-connections"),
+        ("41", &[], "outstanding"),
+        ("0", &[], "outstanding"),
+    ];
+    for (outstanding, wish, reason) in wishes {
+        let output = client_with(outstanding, &address, server.0.id(), wish);
+        assert!(!output.status.success(), "{outstanding} {wish:?}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(reason), "{outstanding} {wish:?}: {error}");
+    }
+}

@@ -1,0 +1,96 @@
+//! Building binaries of this workspace and learning where cargo put them.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use crate::interrupt::Interrupt;
+use crate::job::{self, Line};
+use crate::repo::{Repo, cargo};
+
+/// A cold build on one busy core stays well below.
+const LIMIT: Duration = Duration::from_secs(45 * 60);
+
+/// What to build.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Binary {
+    /// Its package.
+    pub(crate) package: &'static str,
+    /// Its name.
+    pub(crate) name: &'static str,
+}
+
+/// The embedded server.
+pub(crate) const CORELANE: Binary = Binary { package: "standalone", name: "corelane" };
+/// The gateway, here for its echo mode.
+pub(crate) const GATEWAY: Binary = Binary { package: "gateway", name: "gateway" };
+/// The measuring client.
+pub(crate) const ECHO_CLIENT: Binary = Binary { package: "bench", name: "echo_client" };
+
+#[derive(Debug, Deserialize)]
+struct Message {
+    reason: String,
+    executable: Option<PathBuf>,
+    target: Option<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    name: String,
+}
+
+/// Builds one binary in `profile`; compiler messages and progress go to standard error.
+///
+/// # Errors
+/// When the build fails or is interrupted.
+pub(crate) fn build(
+    repo: &Repo,
+    binary: Binary,
+    profile: &str,
+    interrupt: &Interrupt,
+) -> anyhow::Result<PathBuf> {
+    let mut command = Command::new(cargo());
+    command
+        .current_dir(repo.root())
+        .args(["build", "--locked", "--profile", profile])
+        .args(["--package", binary.package, "--bin", binary.name])
+        .arg("--message-format=json-render-diagnostics")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
+    let mut built = None;
+    let ending = job::run(&mut command, LIMIT, interrupt, |line| {
+        if let Line::Out(text) = line {
+            built = executable(&text, binary.name).or(built.take());
+        }
+    })?;
+    ending.check(&format!("building {}", binary.name))?;
+    built.with_context(|| format!("cargo built no binary named {}", binary.name))
+}
+
+/// The path in one of cargo's messages, when it announces the binary called `name`.
+fn executable(message: &str, name: &str) -> Option<PathBuf> {
+    let message: Message = serde_json::from_str(message).ok()?;
+    let ours = message.reason == "compiler-artifact" && message.target?.name == name;
+    if ours { message.executable } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_announced_binary_is_found() {
+        let line = r#"{"reason":"compiler-artifact","target":{"name":"corelane","kind":["bin"]},
+            "profile":{"opt_level":"3"},"executable":"/t/release/corelane","fresh":true}"#;
+        assert_eq!(executable(line, "corelane"), Some(PathBuf::from("/t/release/corelane")));
+        assert_eq!(executable(line, "gateway"), None);
+        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#, "corelane"), None);
+        assert_eq!(executable("not json", "corelane"), None);
+        let library =
+            r#"{"reason":"compiler-artifact","target":{"name":"corelane"},"executable":null}"#;
+        assert_eq!(executable(library, "corelane"), None);
+    }
+}

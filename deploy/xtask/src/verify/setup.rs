@@ -1,0 +1,60 @@
+//! What the steps need on the machine, installed when it is missing.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::bail;
+
+use super::context::{Context, Verdict};
+use crate::repo::on_path;
+use crate::web;
+
+/// The names Chromium goes by.
+const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
+
+/// A browser for the end-to-end tests.
+pub(super) fn browser() -> Option<PathBuf> {
+    let folders: Vec<_> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
+    let in_folders =
+        |name: &str| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+    BROWSERS.iter().find_map(|name| in_folders(name))
+}
+
+/// Installs what is missing: system packages when we may, npm packages always.
+///
+/// # Errors
+/// When something is missing and cannot be installed.
+pub(super) fn run(context: &mut Context) -> anyhow::Result<Verdict> {
+    let mut packages = Vec::new();
+    if !web::have_npm() {
+        packages.extend(["nodejs", "npm"]);
+    }
+    if browser().is_none() {
+        packages.push("chromium");
+    }
+    if !on_path("cc") {
+        packages.push("build-essential");
+    }
+    if !packages.is_empty() {
+        install(context, &packages)?;
+    }
+    if context.repo.web().join("package.json").is_file() && web::needs_install(&context.repo.web())
+    {
+        context.run(context.npm(&["ci", "--no-audit", "--no-fund"]))?;
+    }
+    Ok(Verdict::Done)
+}
+
+fn install(context: &mut Context, packages: &[&str]) -> anyhow::Result<()> {
+    let names = packages.join(" ");
+    if !rustix::process::geteuid().is_root() || !on_path("apt-get") {
+        bail!("{names} missing; install with: sudo apt-get install {names}");
+    }
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").arg("-q").args(arguments);
+        command
+    };
+    context.run(apt(&["update"]))?;
+    context.run(apt(&[&["install", "-y", "--no-install-recommends"], packages].concat()))
+}
