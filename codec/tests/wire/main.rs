@@ -1,0 +1,10 @@
+//! The codec's promises about the wire, each kept in one file.
+
+mod binary;
+mod close_and_limits;
+mod handshake;
+mod oracle;
+mod protocol_document;
+mod round_trip;
+mod support;
+mod vectors;
