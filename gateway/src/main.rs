@@ -1,2 +1,87 @@
-//! skeleton
-fn main() {}
+//! `gateway echo`: the gateway's acceptor, codec and shards, sending every data message back.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use gateway::Gateway;
+use gateway::config::{GatewayConfig, IoChoice, cores};
+use gateway::session::rules::Mode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Corelane's connection gateway.
+#[derive(Parser)]
+#[command(name = "gateway", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Send every WebSocket message back; no login, any path. For conformance suites and benchmarks.
+    Echo(Echo),
+}
+
+#[derive(Args)]
+struct Echo {
+    /// Address to listen on; port 0 picks one.
+    #[arg(long, default_value = "127.0.0.1:9000")]
+    listen: SocketAddr,
+    /// Largest message in bytes.
+    #[arg(long, default_value_t = 65536)]
+    max_message: usize,
+    /// Shards, one thread each; default: cores.
+    #[arg(long)]
+    shards: Option<usize>,
+    /// auto, io_uring or epoll.
+    #[arg(long, default_value = "auto")]
+    io: IoChoice,
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::INFO)
+        .init();
+    let Command::Echo(echo) = Arguments::parse().command;
+    match run(&echo) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gateway: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(echo: &Echo) -> std::io::Result<()> {
+    let mut config = GatewayConfig::new(echo.listen, Mode::Echo);
+    config.shards = echo.shards.unwrap_or_else(cores);
+    config.io = echo.io;
+    config.limits.max_message_bytes = echo.max_message;
+    // Conformance suites send one message in very many fragments.
+    config.limits.max_fragments = u32::MAX;
+    let gateway = Gateway::start(&config)?;
+    tracing::info!(driver = ?gateway.driver(), shards = config.shards, "serving");
+    announce(&format!("gateway echo ready on {}", gateway.addr()));
+    wait_for_signal()?;
+    gateway.stop()
+}
+
+#[allow(clippy::print_stdout, reason = "the ready line is what scripts wait for")]
+fn announce(line: &str) {
+    println!("{line}");
+}
+
+fn wait_for_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        Ok(())
+    })
+}

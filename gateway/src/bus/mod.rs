@@ -1,0 +1,3 @@
+//! What lies behind the uplink. `direct`: the logic service in the same process.
+
+pub mod direct;

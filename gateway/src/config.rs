@@ -1,0 +1,69 @@
+//! What a gateway is started with.
+
+use std::net::SocketAddr;
+
+use crate::limits::Limits;
+use crate::session::rules::Mode;
+
+/// Which driver the shards run on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoChoice {
+    /// io_uring where it is granted, else epoll.
+    #[default]
+    Auto,
+    /// io_uring, or do not start.
+    IoUring,
+    /// epoll and one system call a send.
+    Epoll,
+}
+
+impl std::str::FromStr for IoChoice {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "io_uring" => Ok(Self::IoUring),
+            "epoll" => Ok(Self::Epoll),
+            _ => Err("auto, io_uring or epoll"),
+        }
+    }
+}
+
+/// What a gateway is started with.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Where clients connect. Port 0 picks one.
+    pub listen: SocketAddr,
+    /// Shards, each a thread on a core of its own.
+    pub shards: usize,
+    /// Which driver the shards run on.
+    pub io: IoChoice,
+    /// Serve or echo.
+    pub mode: Mode,
+    /// Limits of connections.
+    pub limits: Limits,
+    /// Connections in all; 0 for as many as the open-file limit allows.
+    pub max_connections: usize,
+}
+
+impl GatewayConfig {
+    /// A gateway on `listen` with defaults for the rest.
+    #[must_use]
+    pub fn new(listen: SocketAddr, mode: Mode) -> Self {
+        Self {
+            listen,
+            shards: cores(),
+            io: IoChoice::Auto,
+            mode,
+            limits: Limits::default(),
+            max_connections: 0,
+        }
+    }
+}
+
+/// Cores of this machine that the process may use.
+#[must_use]
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,3 @@
+//! What runs beside the shards on a tokio thread.
+
+pub mod http_handoff;

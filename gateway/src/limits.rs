@@ -1,0 +1,97 @@
+//! The limits of a connection and of a shard, with their defaults.
+
+/// What one connection may do. Times in milliseconds, sizes in bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Largest WebSocket message, and largest binary frame body.
+    pub max_message_bytes: usize,
+    /// Most fragments one WebSocket message may come in.
+    pub max_fragments: u32,
+    /// Largest HTTP head of a handshake.
+    pub max_head_bytes: usize,
+    /// Largest content of a message (requirement B1).
+    pub content_max_bytes: usize,
+    /// From accept to a finished login, in total; not an idle time that a trickle could stretch.
+    pub handshake_ms: u32,
+    /// How often a client is told to send something.
+    pub heartbeat_ms: u32,
+    /// After how many heartbeats without a byte a connection is closed.
+    pub heartbeat_misses: u32,
+    /// Messages a second a connection may send in the long run.
+    pub messages_per_second: f64,
+    /// Messages it may send at once after a pause.
+    pub message_burst: u32,
+    /// Other requests (pulls, lists, group changes) a second in the long run.
+    pub requests_per_second: f64,
+    /// Other requests at once after a pause.
+    pub request_burst: u32,
+    /// Bytes that may wait for a connection that reads slowly before pushes to it are left out and
+    /// marked with LAGGED. Answers to its own requests may use four times that, then it is closed.
+    pub outbound_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message_bytes: 64 * 1024,
+            max_fragments: 1024,
+            max_head_bytes: 8 * 1024,
+            content_max_bytes: proto::limits::CONTENT_MAX_BYTES,
+            handshake_ms: 10_000,
+            heartbeat_ms: 30_000,
+            heartbeat_misses: 3,
+            messages_per_second: 1.0,
+            message_burst: 5,
+            requests_per_second: 20.0,
+            request_burst: 100,
+            outbound_bytes: 256 * 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// How long a logged-in connection may be silent.
+    #[must_use]
+    pub fn silence_ms(&self) -> u32 {
+        self.heartbeat_ms.saturating_mul(self.heartbeat_misses)
+    }
+
+    /// The WebSocket codec's share of these limits.
+    #[must_use]
+    pub fn websocket(&self) -> codec::ws::Limits {
+        codec::ws::Limits {
+            max_message_bytes: self.max_message_bytes,
+            max_fragments: self.max_fragments,
+        }
+    }
+
+    /// The binary codec's share of these limits.
+    #[must_use]
+    pub fn binary(&self) -> codec::binary::Limits {
+        codec::binary::Limits {
+            role: codec::binary::Role::Server,
+            max_body_bytes: self.max_message_bytes,
+        }
+    }
+}
+
+/// Descriptors kept free for everything that is not a client connection: stores, logs, HTTP answers.
+pub const RESERVED_DESCRIPTORS: u64 = 256;
+/// Most readiness events taken in one turn: small enough to be fair to the mailbox.
+pub const EVENTS_PER_TURN: usize = 512;
+/// Most connections accepted in one turn.
+pub const ACCEPTS_PER_TURN: usize = 256;
+/// The receive buffer that all connections of a shard share.
+pub const RECV_BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of output collected before a turn flushes early.
+pub const ARENA_FLUSH_BYTES: usize = 1 << 20;
+/// Messages that may wait for the pipeline before clients are told BUSY.
+pub const UPLINK_MESSAGES: usize = 65_536;
+/// Requests that may wait for the logic service before clients are told BUSY.
+pub const UPLINK_CALLS: usize = 65_536;
+/// Batches of deliveries that may wait for one shard before the pipeline waits for it.
+pub const MAILBOX_BATCHES: usize = 256;
+/// Orders and answers that may wait for one shard.
+pub const MAILBOX_ORDERS: usize = 8_192;
+/// Plain HTTP connections served at once.
+pub const HTTP_CONNECTIONS: usize = 1024;

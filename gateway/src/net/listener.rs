@@ -1,0 +1,64 @@
+//! One listening socket per shard, all on the same address.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// With 128 a herd of reconnecting clients loses SYNs, and each lost one costs its client a second.
+const BACKLOG: i32 = 4096;
+
+/// Opens `count` listeners on `addr`, one per shard; the kernel spreads connections over them
+/// (SO_REUSEPORT). Port 0 picks one free port for all.
+///
+/// # Errors
+/// The address is in use by anyone (also by another process that shares ports), or cannot be bound.
+pub fn open(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    // SO_REUSEPORT would let a second server steal half of our connections without a word:
+    // a socket that does not share finds out first. It listens for a moment, as binding alone
+    // does not collide with a listener under SO_REUSEADDR.
+    let exclusive = bind(addr, false)?;
+    exclusive.listen(1)?;
+    let addr = local_addr(&exclusive)?;
+    drop(exclusive);
+    (0..count).map(|_| listen(addr)).collect()
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = bind(addr, true)?;
+    // Inherited by every accepted socket: no system call per connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn bind(addr: SocketAddr, share_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if share_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&addr.into())?;
+    Ok(socket)
+}
+
+fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
+    socket
+        .local_addr()?
+        .as_socket()
+        .ok_or_else(|| io::Error::other("the listener has no internet address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_share_one_port_but_a_second_server_does_not() {
+        let listeners = open("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        let addr = listeners[0].local_addr().unwrap();
+        assert_eq!(addr, listeners[1].local_addr().unwrap());
+        assert_eq!(open(addr, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,80 @@
+//! System calls on one connection. None of them ever waits.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
+
+/// What one `recv(2)` brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// That many bytes.
+    Bytes(usize),
+    /// Nothing is there now.
+    WouldBlock,
+    /// The peer finished sending, or the connection broke.
+    End,
+}
+
+/// Receives what is there into `buffer`.
+pub fn recv(fd: impl AsFd, buffer: &mut [u8]) -> Received {
+    match rustix::net::recv(fd, buffer, RecvFlags::DONTWAIT) {
+        Ok((0, _)) => Received::End,
+        Ok((count, _)) => Received::Bytes(count),
+        Err(Errno::AGAIN | Errno::INTR) => Received::WouldBlock,
+        Err(_) => Received::End,
+    }
+}
+
+/// Sends as many of `bytes` as the socket takes now: 0 when it is full.
+///
+/// # Errors
+/// The connection is broken.
+pub fn send(fd: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    match rustix::net::send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Ok(count) => Ok(count),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What one `accept4(2)` brought.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A connection and its peer's address.
+    Connection(OwnedFd, SocketAddr),
+    /// None waits.
+    WouldBlock,
+    /// A connection died before it was taken; others may wait.
+    Gone,
+    /// The process or the system is out of descriptors or memory.
+    Exhausted(Errno),
+}
+
+/// Takes one waiting connection. The socket is left in blocking mode: every call on it says DONTWAIT.
+pub fn accept(listener: &TcpListener) -> Accepted {
+    match rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC) {
+        Ok((fd, addr)) => match addr.and_then(|addr| SocketAddr::try_from(addr).ok()) {
+            Some(addr) => Accepted::Connection(fd, addr),
+            None => Accepted::Gone,
+        },
+        Err(Errno::AGAIN) => Accepted::WouldBlock,
+        Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+            Accepted::Exhausted(error)
+        }
+        Err(_) => Accepted::Gone,
+    }
+}
+
+/// Ends sending; what was sent before still arrives, then the peer sees the end.
+pub fn finish_sending(fd: impl AsFd) {
+    // A connection that broke meanwhile needs no farewell.
+    let _ = rustix::net::shutdown(fd, Shutdown::Write);
+}
+
+/// Makes the next close send a reset instead of lingering: for connections that are refused.
+pub fn reset_on_close(fd: impl AsFd) {
+    let _ = rustix::net::sockopt::set_socket_linger(fd, Some(std::time::Duration::ZERO));
+}

@@ -1,0 +1,89 @@
+//! Logging in: the logic service is asked, and input waits for its answer.
+
+use proto::error::{ErrorCode, close_code};
+use proto::limits::{DEVICE_CLASS_MAX_BYTES, DEVICE_ID_MAX_BYTES, TOKEN_MAX_BYTES};
+use proto::v1::{Call, Failure, Hello, Welcome, call};
+
+use super::{Buffer, Context, Phase, Session, answer};
+
+/// A login under way.
+pub(super) struct LoginWait {
+    /// What came behind the login and is looked at after it.
+    held: Vec<u8>,
+    /// The request's id, when the login was a request and its answer is awaited; a login by handshake
+    /// is answered by silence.
+    answer: Option<u32>,
+}
+
+/// The shard stops receiving while a login is under way, so no more than one receive buffer is held.
+/// A login by handshake followed by more than that is no client of ours.
+const HELD_MAX_BYTES: usize = 2 * crate::limits::RECV_BUFFER_BYTES;
+
+impl Session {
+    /// Asks the logic service to log in. `answer` is the id of the request, 0 for none given.
+    pub(super) fn begin_login(&mut self, cx: &mut Context<'_>, hello: Hello, answer: Option<u32>) {
+        let refusal = check(&hello);
+        self.phase = Phase::LoggingIn;
+        self.buffer = Buffer::Login(Box::new(LoginWait { held: Vec::new(), answer }));
+        if let Some(detail) = refusal {
+            return self.on_login_failed(cx, &ErrorCode::Unauthenticated.failure(detail));
+        }
+        cx.out.calls.push(Call {
+            shard: cx.id.shard,
+            slot: cx.id.slot,
+            generation: cx.id.generation,
+            user_id: 0,
+            request: Some(call::Request::Login(hello)),
+        });
+    }
+
+    pub(super) fn hold(&mut self, cx: &mut Context<'_>, input: &[u8]) {
+        let Buffer::Login(wait) = &mut self.buffer else { return };
+        if wait.held.len() + input.len() > HELD_MAX_BYTES {
+            return self.close(
+                cx,
+                close_code::PROTOCOL_VIOLATION,
+                "too much data before the login was answered",
+            );
+        }
+        wait.held.extend_from_slice(input);
+    }
+
+    /// The logic service let the user in.
+    pub fn on_welcome(&mut self, cx: &mut Context<'_>, welcome: &Welcome) {
+        let Buffer::Login(wait) = std::mem::replace(&mut self.buffer, Buffer::Nothing) else {
+            return;
+        };
+        let LoginWait { mut held, answer } = *wait;
+        self.phase = Phase::Open;
+        self.user_id = welcome.user_id;
+        if let Some(request_id) = answer {
+            answer::welcome(&mut cx.out.bytes, self.wire(), request_id, welcome);
+        }
+        self.on_bytes(cx, &mut held);
+    }
+
+    /// The logic service refused. The connection ends with a code that says whether to come back.
+    pub fn on_login_failed(&mut self, cx: &mut Context<'_>, failure: &Failure) {
+        let Buffer::Login(wait) = std::mem::replace(&mut self.buffer, Buffer::Nothing) else {
+            return;
+        };
+        if let Some(request_id) = wait.answer {
+            answer::failure(&mut cx.out.bytes, self.wire(), answer::LOGIN, request_id, failure);
+        }
+        let code =
+            if failure.temporary { close_code::OVERLOADED } else { close_code::UNAUTHENTICATED };
+        self.close(cx, code, &failure.detail);
+    }
+}
+
+fn check(hello: &Hello) -> Option<&'static str> {
+    if hello.token.len() > TOKEN_MAX_BYTES {
+        return Some("the token is too long");
+    }
+    if hello.device_id.len() > DEVICE_ID_MAX_BYTES {
+        return Some("device_id must be at most 64 bytes");
+    }
+    (hello.device_class.len() > DEVICE_CLASS_MAX_BYTES)
+        .then_some("device_class must be at most 32 bytes")
+}

@@ -1,0 +1,173 @@
+//! Answers and deliveries from the mailbox: each message is encoded once per wire form, and all its
+//! receivers share the bytes.
+
+use std::ops::Range;
+
+use prost::Message as _;
+use proto::error::close_code;
+use proto::v1::{
+    CallReply, DeliveryBatch, EventDelivery, Message, SendReply, Target, call_reply::Reply,
+};
+
+use super::stats;
+use super::turn::Shard;
+use crate::net::poll_set::Token;
+use crate::session::{Phase, Wire, answer};
+
+/// How an output counts when a connection does not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// Answers to the connection's own requests: the last to go.
+    Control,
+    /// Not stored, not numbered: the first to go.
+    Ephemeral,
+}
+
+/// Answers may use this many times the room that pushes have before the connection is closed.
+const CONTROL_FACTOR: usize = 4;
+
+/// The bytes of one message in the arena, once they are needed.
+#[derive(Default)]
+struct Encoded {
+    json: Option<Range<usize>>,
+    body: Option<Vec<u8>>,
+}
+
+impl Shard {
+    pub(super) fn deliver(&mut self, batch: DeliveryBatch) {
+        self.in_flight = self.in_flight.saturating_sub(batch.replies.len());
+        for reply in &batch.replies {
+            self.answer_message(reply);
+        }
+        let targets = batch.targets.chunk_by(|a, b| a.message == b.message);
+        for receivers in targets {
+            if let Some(message) = batch.messages.get(receivers[0].message as usize) {
+                self.push_to_all(message, receivers);
+            }
+        }
+    }
+
+    fn answer_message(&mut self, reply: &SendReply) {
+        let token = Token { slot: reply.slot, generation: reply.generation };
+        self.write_to(token, Class::Control, |out, wire| answer::send_reply(out, wire, reply));
+    }
+
+    fn push_to_all(&mut self, message: &Message, receivers: &[Target]) {
+        let mut encoded = Encoded::default();
+        for target in receivers {
+            let token = Token { slot: target.slot, generation: target.generation };
+            self.push_to(token, message, &mut encoded);
+            if self.outputs.bytes.is_empty() {
+                // An early flush emptied the arena.
+                encoded.json = None;
+            }
+        }
+    }
+
+    fn push_to(&mut self, token: Token, message: &Message, encoded: &mut Encoded) {
+        let room = self.rules.limits.outbound_bytes;
+        let Some(connection) = self.table.get_mut(token) else { return };
+        if connection.session.phase() != Phase::Open {
+            return;
+        }
+        let lags = connection
+            .outbound
+            .as_ref()
+            .is_some_and(|outbound| outbound.lags(&message.conversation_id));
+        let waiting = connection.outbound.as_ref().map_or(0, |outbound| outbound.len())
+            + self.outgoing.len_of(connection.outgoing);
+        if lags || waiting + message.content.len() > room {
+            return self.leave_out(token, message);
+        }
+        let arena = &mut self.outputs.bytes;
+        let range = match connection.session.wire() {
+            Wire::Json => encoded
+                .json
+                .get_or_insert_with(|| appended(arena, |out| answer::push_json(out, message)))
+                .clone(),
+            wire => {
+                let body = encoded.body.get_or_insert_with(|| message.encode_to_vec());
+                let push_no = connection.session.next_push_no();
+                appended(arena, |out| answer::push_binary(out, wire, push_no, body))
+            }
+        };
+        self.outgoing.add(&mut connection.outgoing, token, range);
+        stats::add(&self.stats.pushes, 1);
+        self.flush_if_full();
+    }
+
+    /// The connection does not keep up: the push is left out, and one mark per conversation says so once
+    /// there is room.
+    fn leave_out(&mut self, token: Token, message: &Message) {
+        stats::add(&self.stats.lagged, 1);
+        let Some(connection) = self.table.get_mut(token) else { return };
+        let first = connection.outbound.is_none();
+        let outbound = connection.outbound.get_or_insert_default();
+        if !outbound.mark_lagged(&message.conversation_id, message.seq) {
+            return self.close_slow(token);
+        }
+        if first {
+            self.watch_writable(token, true);
+        }
+    }
+
+    fn close_slow(&mut self, token: Token) {
+        stats::add(&self.stats.slow_closed, 1);
+        self.with_session(token, |session, cx| {
+            session.close(cx, close_code::SLOW_CONSUMER, "the connection does not read")
+        });
+    }
+
+    pub(super) fn answer_call(&mut self, reply: &CallReply) {
+        let token = Token { slot: reply.slot, generation: reply.generation };
+        let logging_in = self
+            .table
+            .get(token)
+            .is_some_and(|connection| connection.session.phase() == Phase::LoggingIn);
+        match &reply.reply {
+            Some(Reply::Welcome(welcome)) => {
+                self.with_session(token, |session, cx| session.on_welcome(cx, welcome));
+                self.receive_put_off(token);
+            }
+            Some(Reply::Failure(failure)) if logging_in => {
+                self.with_session(token, |session, cx| session.on_login_failed(cx, failure));
+                self.receive_put_off(token);
+            }
+            _ => self
+                .write_to(token, Class::Control, |out, wire| answer::call_reply(out, wire, reply)),
+        }
+    }
+
+    pub(super) fn deliver_event(&mut self, delivery: &EventDelivery) {
+        let Some(event) = &delivery.event else { return };
+        for peer in &delivery.peers {
+            let token = Token { slot: peer.slot, generation: peer.generation };
+            self.write_to(token, Class::Ephemeral, |out, wire| answer::event(out, wire, event));
+        }
+    }
+
+    /// Writes to one open connection, if its class still has room there.
+    fn write_to(&mut self, token: Token, class: Class, write: impl FnOnce(&mut Vec<u8>, Wire)) {
+        let room = self.rules.limits.outbound_bytes;
+        let Some(connection) = self.table.get_mut(token) else { return };
+        if connection.session.phase() != Phase::Open {
+            return;
+        }
+        let waiting = connection.outbound.as_ref().map_or(0, |outbound| outbound.len());
+        match class {
+            Class::Ephemeral if waiting > 0 => return,
+            Class::Control if waiting > CONTROL_FACTOR * room => return self.close_slow(token),
+            _ => {}
+        }
+        let wire = connection.session.wire();
+        let range = appended(&mut self.outputs.bytes, |out| write(out, wire));
+        self.outgoing.add(&mut connection.outgoing, token, range);
+        self.flush_if_full();
+    }
+}
+
+fn appended(arena: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
+    let start = arena.len();
+    write(arena);
+    start..arena.len()
+}
