@@ -91,6 +91,9 @@ fn the_unit_is_measured() {
     assert!(number("server_cpu_ns_per_message") > 100.0, "a message costs system calls");
     assert!(number("p50_us") > 0.0 && number("p50_us") <= number("p99_us"));
     assert!(number("p99_us") <= number("max_us") * 1.01);
+    // Little's law: with 10 under way from first to last, the latencies add up to 10 walls.
+    let under_way = number("mean_us") * 20_000.0 / (number("wall_ms") * 1e3);
+    assert!((9.0..=10.1).contains(&under_way), "{under_way} messages under way on average");
     let rate = 20_000.0 / (number("wall_ms") / 1e3);
     assert!((rate - number("messages_per_s")).abs() < rate * 0.01);
     assert!(report["memory"]["before"]["rss_bytes"].as_u64() > Some(0));

@@ -17,6 +17,8 @@ use super::wire::{Exchange, Wire};
 
 const EVENTS: usize = 512;
 const RECEIVE_BYTES: usize = 64 * 1024;
+/// Longest latency the histogram tells apart; nothing waits longer than [`STALL`].
+const HIGHEST_NS: u64 = 60_000_000_000;
 /// A server that answers nothing for so long is stuck.
 const STALL: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
@@ -107,7 +109,7 @@ impl Client {
         if outstanding == 0 || outstanding > self.connections.len() {
             bail!("{outstanding} outstanding messages need as many connections and at least one");
         }
-        let mut latency_ns = Histogram::<u64>::new(3)?;
+        let mut latency_ns = Histogram::<u64>::new_with_bounds(1, HIGHEST_NS, 3)?;
         let started = Instant::now();
         let mut sent = 0;
         while sent < messages.min(outstanding as u64) {
