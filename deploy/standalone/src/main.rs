@@ -1,2 +1,182 @@
-//! skeleton
-fn main() {}
+//! `corelane`: gateway and logic service in one process, with an embedded store.
+
+mod doors;
+mod settings;
+mod site;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::Context;
+use gateway::Gateway;
+use gateway::bus::direct::{Calls, Messages};
+use gateway::config::GatewayConfig;
+use gateway::rt::IoDriver;
+use gateway::session::rules::{Access, Mode};
+use logic_svc::Service;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use doors::{CallDoor, Mailboxes, MessageDoor};
+use settings::{Invalid, Settings};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let settings = match Settings::load() {
+        Ok(settings) => settings,
+        Err(Invalid(sentence)) => {
+            eprintln!("corelane: {sentence}");
+            return ExitCode::from(2);
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(settings.log.clone())
+        .init();
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("corelane: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(settings: Settings) -> anyhow::Result<()> {
+    if settings.dev_login {
+        tracing::warn!(
+            "DEV LOGIN IS ON: anyone who reaches this port logs in as anyone, without a password"
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control thread")?;
+    let _inside = runtime.enter();
+    // From here on a signal is ours: one that comes while we start is not lost.
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+
+    let mut gateway = Gateway::start(&gateway_config(&settings))
+        .with_context(|| format!("cannot listen on {}", settings.listen))?;
+    report_driver(&gateway, &settings);
+    let sink = Arc::new(Mailboxes(gateway.mailboxes()));
+    let service = Service::open(logic_config(&settings), sink).context("cannot open the store")?;
+    let workers = start_workers(&gateway, &service)?;
+    if let Some(handed_over) = gateway.take_http() {
+        let site = site::router(service.router(), settings.web_dir.as_deref());
+        runtime.spawn(gateway::control::http_handoff::serve(handed_over, site));
+    }
+
+    announce(&gateway);
+    runtime.block_on(signals.next());
+    tracing::info!("stopping");
+    runtime.spawn(signals.second());
+    stop(gateway, workers, service)
+}
+
+/// New connections end, what is under way is answered, the shards end, the pipeline empties its lane,
+/// the store is closed.
+fn stop(gateway: Gateway, workers: Vec<JoinHandle<()>>, service: Service) -> anyhow::Result<()> {
+    let stats = gateway.stats();
+    let outcome = gateway.stop().context("a shard failed");
+    for worker in workers {
+        worker.join().map_err(|_| anyhow::anyhow!("a worker thread panicked"))?;
+    }
+    service.close();
+    tracing::info!(
+        accepted = stats.accepted,
+        messages = stats.messages,
+        pushes = stats.pushes,
+        "stopped"
+    );
+    outcome
+}
+
+fn start_workers(gateway: &Gateway, service: &Service) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let messages = MessageDoor(Messages(gateway.uplink()));
+    let calls = CallDoor(Calls(gateway.uplink()));
+    let (ingest, rpc) = (service.clone(), service.clone());
+    let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    Ok(vec![
+        named("pipeline")
+            .spawn(move || ingest.run_ingest(messages))
+            .context("cannot start a thread")?,
+        named("calls").spawn(move || rpc.run_calls(calls)).context("cannot start a thread")?,
+    ])
+}
+
+fn gateway_config(settings: &Settings) -> GatewayConfig {
+    let access = Access {
+        dev_login: settings.dev_login,
+        query_token: settings.query_token,
+        allowed_origins: settings.allowed_origins.clone(),
+    };
+    GatewayConfig {
+        shards: settings.shards,
+        io: settings.io,
+        limits: settings.limits.clone(),
+        max_connections: settings.max_connections,
+        ..GatewayConfig::new(settings.listen, Mode::Serve(access))
+    }
+}
+
+fn logic_config(settings: &Settings) -> logic_svc::config::Config {
+    logic_svc::config::Config {
+        data_dir: settings.data_dir.clone(),
+        dev_login: settings.dev_login,
+        heartbeat_ms: settings.limits.heartbeat_ms,
+        content_max_bytes: settings.limits.content_max_bytes,
+        access_token_s: settings.access_token_s,
+        refresh_token_s: settings.refresh_token_s,
+        #[cfg(feature = "fault-injection")]
+        fault: settings.fault,
+        ..logic_svc::config::Config::default()
+    }
+}
+
+fn report_driver(gateway: &Gateway, settings: &Settings) {
+    match gateway.driver() {
+        IoDriver::IoUring => tracing::info!(shards = settings.shards, "shards run on io_uring"),
+        IoDriver::Epoll => tracing::info!(
+            shards = settings.shards,
+            "shards run on epoll with one system call a send (io_uring is denied or not wanted)"
+        ),
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "the ready line is what scripts wait for")]
+fn announce(gateway: &Gateway) {
+    println!("corelane ready on http://{}", gateway.addr());
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Whoever asks twice does not want to wait.
+    async fn second(mut self) {
+        self.next().await;
+        tracing::warn!("stopped at once by a second signal; what was acknowledged is stored");
+        std::process::exit(130);
+    }
+}

@@ -283,8 +283,11 @@ mod tests {
         ] {
             assert_eq!(refusal(text).failure.name, name, "{text}");
         }
-        let deep = format!(r#"{{"cmd":0,"x":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
-        assert_eq!(refusal(&deep).failure.name, "BAD_REQUEST");
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        let deep = format!(
+            r#"{{"cmd":2,"msg_id":"m","conversation_id":"c","payload":{{"content":{deep}}}}}"#
+        );
+        assert_eq!(decode(&deep).map(drop).unwrap_err().failure.name, "BAD_REQUEST");
     }
 
     #[test]
