@@ -17,14 +17,18 @@ pub fn decode(frame: &Frame<'_>) -> Result<Command, Refusal> {
     macro_rules! call {
         ($variant:ident) => {{
             let request = parse(body)?;
-            let request_id = id(&request);
+            let request_id = id(&request)?;
             Ok(Command::Call { request_id, request: call::Request::$variant(request) })
         }};
     }
     match frame.kind {
         Kind::Heartbeat => Ok(Command::Heartbeat { request_id: 0 }),
         Kind::Hello => Ok(Command::Login(Login { request_id: 0, hello: parse(body)? })),
-        Kind::Send => Ok(Command::Send(parse(body)?)),
+        Kind::Send => {
+            let send = parse(body)?;
+            id(&send)?;
+            Ok(Command::Send(send))
+        }
         Kind::Pull => call!(Pull),
         Kind::Sync => call!(Sync),
         Kind::CreateConversation => call!(Create),
@@ -50,8 +54,12 @@ trait Identified {
     fn request_id(&self) -> u32;
 }
 
-fn id(request: &impl Identified) -> u32 {
-    request.request_id()
+/// The id of a request. 0 is that of pushes, so no request may carry it.
+fn id(request: &impl Identified) -> Result<u32, Refusal> {
+    match request.request_id() {
+        0 => Err(super::command::malformed("request_id must be 1 or above")),
+        id => Ok(id),
+    }
 }
 
 macro_rules! identified {
@@ -62,11 +70,18 @@ macro_rules! identified {
     )*};
 }
 
-identified!(Pull, Sync, CreateConversation, Membership, ListMembers, Read);
+identified!(Send, Pull, Sync, CreateConversation, Membership, ListMembers, Read);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_without_an_id_is_refused() {
+        let body = proto::v1::Sync { limit: 5, ..Default::default() }.encode_to_vec();
+        let refusal = decode(&Frame { kind: Kind::Sync, body: &body }).unwrap_err();
+        assert!(refusal.failure.detail.contains("request_id"));
+    }
 
     #[test]
     fn bodies_are_read_and_bad_ones_refused() {

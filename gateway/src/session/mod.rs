@@ -20,6 +20,8 @@ pub mod json;
 mod login;
 mod output;
 pub mod rules;
+#[cfg(test)]
+mod tests;
 
 use proto::error::close_code;
 
