@@ -21,6 +21,8 @@ mod outgoing;
 mod run;
 mod stats;
 mod table;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod wheel;
 
