@@ -3,7 +3,12 @@
 //! The embedded form: one process, SQLite, no broker. `README.md` draws the rooms of this crate.
 
 pub mod config;
+pub mod domain;
+pub mod egress;
+pub mod pipeline;
 pub mod ports;
+pub mod snowflake;
+pub mod store;
 
 use std::sync::Arc;
 use std::time::Duration;

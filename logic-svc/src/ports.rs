@@ -4,7 +4,14 @@
 
 use std::time::Duration;
 
+use proto::ids::direct_conversation_id;
 use proto::v1::{Call, CallReply, DeliveryBatch, EventDelivery, Kick, UpstreamBatch};
+
+use crate::domain::conversation::Kind;
+use crate::domain::delivery::ConnectionId;
+use crate::domain::member::MemberSet;
+use crate::domain::message::ClientKey;
+use crate::domain::{ConversationNo, UserId};
 
 /// Where answers and deliveries leave for the gateway.
 pub trait DeliverySink: Send + Sync {
@@ -39,4 +46,217 @@ pub trait UpstreamSource: Send {
 pub trait CallSource: Send {
     /// Appends everything that is queued to `into`; waits at most `timeout` when nothing is.
     fn recv(&mut self, into: &mut Vec<Call>, timeout: Duration) -> Received;
+}
+
+/// The time of day. May step back; whoever needs more must take care of it.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since 1970.
+    fn now_ms(&self) -> u64;
+}
+
+/// Where message ids come from.
+pub trait IdSource: Send + Sync {
+    /// Appends `count` ids, each above every id handed out before.
+    fn take(&self, count: usize, into: &mut Vec<u64>);
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot work at the moment (disk full, I/O error); the same request may succeed later.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// What it holds contradicts itself.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// Anything else; a fault of this program.
+    #[error("the store refused: {0}")]
+    Internal(String),
+}
+
+/// Why a tick was not appended. Nothing of it is stored then.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// At least one of the messages is stored already: ask [`MessageLog::find`] which.
+    #[error("a message of the batch is stored already")]
+    Duplicate,
+    /// Another writer was here; the heads were loaded anew.
+    #[error("another writer appended to the log")]
+    Fenced,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The messages of one conversation in one tick, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The conversation.
+    pub conversation: ConversationNo,
+    /// Sequence number of the first message; filled by [`MessageLog::place`].
+    pub first_seq: u64,
+    /// How many messages.
+    pub count: u32,
+    /// Index of the first in [`Append::messages`].
+    pub start: u32,
+}
+
+/// One message to be stored. Its seq is `first_seq` of its run plus its place in the run.
+#[derive(Clone, Copy, Debug)]
+pub struct NewMessage<'a> {
+    /// Its id; carries the time.
+    pub message_id: u64,
+    /// Who sent it.
+    pub sender: UserId,
+    /// What it is.
+    pub msg_type: u32,
+    /// The client's own id of it.
+    pub key: &'a ClientKey,
+    /// Its bytes.
+    pub content: &'a [u8],
+}
+
+/// One row of the index that finds repeated sends.
+#[derive(Clone, Copy, Debug)]
+pub struct SendKey<'a> {
+    /// The client's id of the message.
+    pub key: &'a ClientKey,
+    /// The conversation.
+    pub conversation: ConversationNo,
+    /// Who sent it.
+    pub sender: UserId,
+    /// Its place; what is found for a repeated send.
+    pub sent: Sent,
+}
+
+/// The place a message got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Sequence number in its conversation.
+    pub seq: u64,
+    /// Its id.
+    pub message_id: u64,
+}
+
+/// All that one tick stores, in one transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Append<'a> {
+    /// One entry for each conversation that spoke.
+    pub runs: &'a [Run],
+    /// The messages, run by run.
+    pub messages: &'a [NewMessage<'a>],
+    /// The same messages' keys in ascending order.
+    pub keys: &'a [SendKey<'a>],
+}
+
+/// The durable log of messages, one writer.
+pub trait MessageLog: Send {
+    /// Fills `first_seq` of each run: one above the conversation's last.
+    fn place(&self, runs: &mut [Run]);
+    /// Stores all or nothing, durably. Refuses a run that does not follow on its conversation's last message.
+    fn append(&mut self, append: Append<'_>) -> Result<(), AppendError>;
+    /// Looks up which of the sends are stored already, in the order asked.
+    fn find(&mut self, keys: &[SendKey<'_>]) -> Result<Vec<Option<Sent>>, StoreError>;
+}
+
+/// A conversation as the pipeline needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConversationRecord {
+    /// Its number.
+    pub no: ConversationNo,
+    /// Direct or group.
+    pub kind: Kind,
+    /// Made by `--dev-login` traffic: takes every sender in.
+    pub dev_made: bool,
+    /// Who is in it.
+    pub members: MemberSet,
+}
+
+/// A conversation that a message may bring into being, or widen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ensure {
+    /// The direct conversation of two users, if both exist.
+    Direct {
+        /// The lower user id.
+        low: UserId,
+        /// The higher user id.
+        high: UserId,
+    },
+    /// A dev-made group with this user in it. An existing group of another make stays as it is.
+    DevGroup {
+        /// Its id.
+        id: String,
+        /// Whom it takes in.
+        user: UserId,
+    },
+}
+
+impl Ensure {
+    /// The conversation's text id.
+    #[must_use]
+    pub fn conversation_id(&self) -> String {
+        match self {
+            Self::Direct { low, high } => direct_conversation_id(*low, *high),
+            Self::DevGroup { id, .. } => id.clone(),
+        }
+    }
+}
+
+/// Something that changed about a conversation since it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A user came in.
+    Joined {
+        /// The conversation's text id.
+        id: String,
+        /// Who.
+        user: UserId,
+    },
+    /// A user went out.
+    Left {
+        /// The conversation's text id.
+        id: String,
+        /// Who.
+        user: UserId,
+    },
+}
+
+/// Who is in which conversation.
+pub trait Members: Send {
+    /// The conversation with this text id.
+    fn conversation(&mut self, id: &str) -> Result<Option<ConversationRecord>, StoreError>;
+    /// A user's name.
+    fn username(&mut self, user: UserId) -> Result<Option<String>, StoreError>;
+    /// Makes what is missing, all in one transaction; `None` where a user does not exist.
+    fn ensure(
+        &mut self,
+        wanted: &[Ensure],
+        now_ms: u64,
+    ) -> Result<Vec<Option<ConversationRecord>>, StoreError>;
+    /// Appends what changed since the last call, in the order of the commits.
+    fn changes(&mut self, into: &mut Vec<Change>);
+}
+
+/// Who is connected where.
+pub trait Presence: Send + Sync {
+    /// A look at one moment.
+    type View<'a>: PresenceView
+    where
+        Self: 'a;
+    /// Takes the look that serves a whole tick.
+    fn view(&self) -> Self::View<'_>;
+}
+
+/// Presence at one moment.
+pub trait PresenceView {
+    /// Calls `found` with every connection of `user`.
+    fn connections(&self, user: UserId, found: impl FnMut(ConnectionId));
+    /// How many connections there are.
+    fn len(&self) -> usize;
+    /// Whether nobody is connected.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Calls `found` with every connection there is.
+    fn all(&self, found: impl FnMut(UserId, ConnectionId));
 }

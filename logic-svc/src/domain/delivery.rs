@@ -1,0 +1,39 @@
+//! Who gets a message: every connection of every member, except the one that sent it.
+
+/// A client connection of a gateway: valid until the generation of its slot moves on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    /// Shard of the gateway.
+    pub shard: u32,
+    /// Slot in the shard's connection table.
+    pub slot: u32,
+    /// Counts the uses of the slot, so that a late answer never reaches its next owner.
+    pub generation: u32,
+}
+
+impl ConnectionId {
+    /// Whether a message sent on `origin` goes to this connection: the sender's other devices get it,
+    /// the sending connection has its acknowledgement instead.
+    #[must_use]
+    pub fn receives_from(self, origin: ConnectionId) -> bool {
+        self != origin
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_sending_connection_is_left_out() {
+        let origin = ConnectionId { shard: 1, slot: 2, generation: 3 };
+        assert!(!origin.receives_from(origin));
+        for other in [
+            ConnectionId { shard: 0, ..origin },
+            ConnectionId { slot: 9, ..origin },
+            ConnectionId { generation: 4, ..origin },
+        ] {
+            assert!(other.receives_from(origin), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The way of a message: validate, dedup, sequence, persist, publish. One tick takes everything that waits
+//! and stores it in one transaction; nothing is answered or delivered before that is durable.
+//!
+//! Knows: the domain, the ports. Must not know: which database, which queue.
+
+mod cache;
+mod recent;
+mod steps;
+
+use std::sync::Arc;
+
+use proto::v1::{DeliveryBatch, UpstreamBatch};
+
+use crate::domain::delivery::ConnectionId;
+use crate::domain::message::ClientKey;
+use crate::domain::reject::Reject;
+use crate::ports::{Change, Clock, DeliverySink, IdSource, Members, MessageLog, Presence, Run};
+use cache::{CacheIndex, Conversations, Names};
+use recent::Recent;
+
+/// What the pipeline is told at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Longest content in bytes.
+    pub content_max_bytes: usize,
+    /// Whether unknown groups come into being by being written to.
+    pub dev_login: bool,
+    /// Most conversations kept at hand.
+    pub cached_conversations: usize,
+    /// Most members kept at hand, over all conversations.
+    pub cached_members: usize,
+    /// Most recent sends kept at hand.
+    pub recent_sends: usize,
+    /// Control run: answer before the commit. For tests only.
+    #[cfg(feature = "fault-injection")]
+    pub ack_before_commit: bool,
+    /// Control run: do not recognise retries. For tests only.
+    #[cfg(feature = "fault-injection")]
+    pub forget_sends: bool,
+}
+
+/// The one place where messages get their order. One tick at a time.
+pub struct Pipeline<L, M, P> {
+    log: L,
+    members: M,
+    presence: Arc<P>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    settings: Settings,
+    conversations: Conversations,
+    names: Names,
+    recent: Recent,
+    ticks: u64,
+    changes: Vec<Change>,
+}
+
+/// One message on its way through a tick.
+struct Item {
+    origin: ConnectionId,
+    sender: u64,
+    send: proto::v1::Send,
+    key: ClientKey,
+    conversation: CacheIndex,
+    run: u32,
+    seq: u64,
+    message_id: u64,
+    outcome: Outcome,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Passed so far; stored if the transaction is.
+    Pending,
+    /// Refused.
+    Refused(Reject),
+    /// A retry of a message that has its place already.
+    Known,
+    /// A retry of an item of the same tick.
+    Twin(u32),
+}
+
+/// The work of one tick.
+#[derive(Default)]
+struct Tick {
+    items: Vec<Item>,
+    /// Pending items in ascending order of their keys.
+    by_key: Vec<u32>,
+    runs: Vec<Run>,
+    now_ms: u64,
+}
+
+impl<L: MessageLog, M: Members, P: Presence> Pipeline<L, M, P> {
+    /// A pipeline with nothing at hand yet.
+    pub fn new(
+        log: L,
+        members: M,
+        presence: Arc<P>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn IdSource>,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            log,
+            members,
+            presence,
+            clock,
+            ids,
+            conversations: Conversations::default(),
+            names: Names::new(settings.cached_members),
+            recent: Recent::new(settings.recent_sends),
+            ticks: 0,
+            changes: Vec::new(),
+            settings,
+        }
+    }
+
+    /// Takes all of `batches` and hands answers and deliveries to `sink`.
+    pub fn tick(&mut self, batches: &mut Vec<UpstreamBatch>, sink: &dyn DeliverySink) {
+        self.refresh();
+        let mut tick = Tick { now_ms: self.clock.now_ms(), ..Tick::default() };
+        self.validate(batches, &mut tick);
+        self.dedup(&mut tick);
+        self.sequence(&mut tick);
+        #[cfg(feature = "fault-injection")]
+        if self.settings.ack_before_commit {
+            return self.publish_then_persist(tick, sink);
+        }
+        self.persist(&mut tick);
+        send(self.publish(tick), sink);
+    }
+}
+
+fn send(batches: Vec<DeliveryBatch>, sink: &dyn DeliverySink) {
+    for batch in batches {
+        sink.deliver(batch);
+    }
+}

@@ -1,0 +1,111 @@
+//! Users.
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::{Fault, Result, Store, int, store_error, uint};
+use crate::domain::UserId;
+
+/// A user as stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its id.
+    pub id: UserId,
+    /// Its unique name.
+    pub username: String,
+    /// Its display name.
+    pub nickname: String,
+    /// Hash of its password; `None`: it can log in by `--dev-login` only.
+    pub password_hash: Option<String>,
+    /// Access tokens of older epochs are refused.
+    pub token_epoch: u64,
+}
+
+// No hash in any log.
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User")
+            .field("id", &self.id)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A user to be made.
+pub struct NewUser<'a> {
+    /// Its unique name.
+    pub username: &'a str,
+    /// Its display name.
+    pub nickname: &'a str,
+    /// Hash of its password.
+    pub password_hash: &'a str,
+}
+
+impl Store {
+    /// Makes a user; `None` if the name is taken.
+    pub fn create_user(&self, new: &NewUser<'_>, now_ms: u64) -> Result<Option<UserId>> {
+        self.write(|tx, _| {
+            if by_name(tx, new.username)?.is_some() {
+                return Ok(None);
+            }
+            insert(tx, new.username, new.nickname, Some(new.password_hash), now_ms)
+                .map_err(Fault::from)
+                .map(Some)
+        })
+    }
+
+    /// The users of these names, made where missing, without a password; all in one transaction.
+    pub fn ensure_users(&self, names: &[&str], now_ms: u64) -> Result<Vec<UserId>> {
+        self.write(|tx, _| names.iter().map(|name| Ok(ensure(tx, name, now_ms)?)).collect())
+    }
+
+    /// The user of this name.
+    pub fn user_by_name(&self, name: &str) -> Result<Option<User>> {
+        by_name(&self.readers.get(), name).map_err(store_error)
+    }
+
+    /// The user of this id.
+    pub fn user(&self, id: UserId) -> Result<Option<User>> {
+        let sql =
+            "SELECT id, username, nickname, password_hash, token_epoch FROM users WHERE id = ?";
+        let find = |connection: &Connection| {
+            connection.prepare_cached(sql)?.query_row([int(id)], user).optional()
+        };
+        find(&self.readers.get()).map_err(store_error)
+    }
+}
+
+fn by_name(connection: &Connection, name: &str) -> rusqlite::Result<Option<User>> {
+    let sql =
+        "SELECT id, username, nickname, password_hash, token_epoch FROM users WHERE username = ?";
+    connection.prepare_cached(sql)?.query_row([name], user).optional()
+}
+
+fn user(row: &Row<'_>) -> rusqlite::Result<User> {
+    Ok(User {
+        id: uint(row.get(0)?),
+        username: row.get(1)?,
+        nickname: row.get(2)?,
+        password_hash: row.get(3)?,
+        token_epoch: uint(row.get(4)?),
+    })
+}
+
+fn ensure(tx: &Transaction<'_>, name: &str, now_ms: u64) -> rusqlite::Result<UserId> {
+    match by_name(tx, name)? {
+        Some(user) => Ok(user.id),
+        None => insert(tx, name, name, None, now_ms),
+    }
+}
+
+fn insert(
+    tx: &Transaction<'_>,
+    username: &str,
+    nickname: &str,
+    password_hash: Option<&str>,
+    now_ms: u64,
+) -> rusqlite::Result<UserId> {
+    let sql =
+        "INSERT INTO users(username, nickname, password_hash, created_at_ms) VALUES(?, ?, ?, ?)";
+    tx.prepare_cached(sql)?.execute(params![username, nickname, password_hash, int(now_ms)])?;
+    Ok(uint(tx.last_insert_rowid()))
+}
