@@ -80,10 +80,7 @@ fn logged_in(program: &Path, data: &Path, connections: usize) -> Subject {
         name: String::from("corelane"),
         program: program.to_path_buf(),
         arguments,
-        environment: vec![
-            (String::from("CORELANE_MAX_CONNECTIONS"), limit.clone()),
-            (String::from("CORELANE_MAX_CONNECTIONS_PER_ADDRESS"), limit),
-        ],
+        environment: vec![(String::from("CORELANE_MAX_CONNECTIONS"), limit)],
         client_options: words("--protocol corelane --path /ws?user_id=u{n}"),
         stops_cleanly: true,
     }

@@ -26,7 +26,9 @@ pub(super) fn run(context: &mut Context) -> anyhow::Result<Verdict> {
         .env("CORELANE_WEB_DIR", context.repo.web_dist())
         // The tests type faster than people do.
         .env("CORELANE_MESSAGES_PER_SECOND", "1000")
-        .env("CORELANE_MESSAGE_BURST", "1000");
+        .env("CORELANE_MESSAGE_BURST", "1000")
+        .env("CORELANE_REQUESTS_PER_SECOND", "1000")
+        .env("CORELANE_REQUEST_BURST", "1000");
     let mut server = Server::start("corelane", &mut command, &context.interrupt)?;
     let mut tests = context.npm(&["run", "e2e"]);
     tests.env("BASE_URL", server.address()).env("CHROMIUM", browser);
