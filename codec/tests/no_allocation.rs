@@ -93,15 +93,18 @@ fn frames_behind_a_cut_header_allocate_for_the_header_only() {
     let mut bytes = Vec::new();
     encode_frame_masked(&mut bytes, Opcode::Binary, &[1; 5000], KEY);
     let (head, rest) = bytes.split_at_mut(6);
-    let (calls, allocated, ()) = allocated(|| {
+    let (calls, allocated, decoder) = allocated(|| {
         let mut decoder = Decoder::new();
         let mut input = head;
         assert_eq!(decoder.next(&mut input, Role::Server, &Limits::DEFAULT), Ok(None));
         let mut input = rest;
         let event = decoder.next(&mut input, Role::Server, &Limits::DEFAULT).unwrap();
         assert_eq!(event, Some(Event::Binary(&[1; 5000])));
+        decoder
     });
     assert_eq!(calls, 1);
+    // And what was allocated is gone as soon as the header is whole.
+    assert_eq!(format!("{decoder:?}"), format!("{:?}", Decoder::new()));
     assert!(allocated < 256, "{allocated}");
 }
 

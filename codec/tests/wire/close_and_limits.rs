@@ -74,6 +74,21 @@ fn a_message_over_the_limit_fails_on_its_header() {
 }
 
 #[test]
+fn a_cut_character_counts_and_a_control_frame_does_not() {
+    let mut bytes = Vec::new();
+    let first = ["x".repeat(296).as_bytes(), b"\xf0\x9d\x84"].concat();
+    encode_fragment(&mut bytes, Opcode::Text, false, &first, None);
+    encode_fragment(&mut bytes, Opcode::Ping, true, &[0; 125], None);
+    let good = [&bytes[..], b"\x80\x01\x9e"].concat();
+    let whole = "x".repeat(296) + "\u{1d11e}";
+    let expected = [Seen::Ping(vec![0; 125]), Seen::Text(whole)];
+    assert_seen(&good, Role::Client, &LIMITS, &expected);
+    bytes.extend(b"\x80\x02");
+    let fault = Seen::Fault(Error::MessageTooLong { limit: 300 });
+    assert_seen(&bytes, Role::Client, &LIMITS, &[Seen::Ping(vec![0; 125]), fault]);
+}
+
+#[test]
 fn a_masked_message_over_the_limit_fails_before_its_key() {
     let expected = [Seen::Fault(Error::MessageTooLong { limit: 300 })];
     assert_seen(b"\x82\xfe\x01\x2d", Role::Server, &LIMITS, &expected);

@@ -84,6 +84,7 @@ fn other_good_requests() {
         with("Upgrade: websocket", "upgrade:WebSocket"),
         with("Upgrade: websocket", "Upgrade: h2c, websocket"),
         with("Upgrade: websocket", "Upgrade: h2c\r\nUpgrade: websocket"),
+        with("Upgrade: websocket", "Upgrade: websocket\r\nUpgrade: h2c"),
         with("keep-alive, Upgrade", "keep-alive\r\nconnection: UPGRADE"),
         with("Version: 13", "Version:  13 \t"),
         with("/ws?user_id=alice", "http://example.test:8080/ws"),
@@ -122,6 +123,24 @@ fn plain_http_is_left_to_others() {
     }
 }
 
+/// One header of a WebSocket request is enough to be told what is missing.
+#[test]
+fn half_an_upgrade_is_no_plain_http() {
+    let table = [
+        (426, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+        (426, "Sec-WebSocket-Version: 13"),
+        (426, "Sec-WebSocket-Protocol: a"),
+        (426, "Sec-WebSocket-Protocol: ,"),
+        (426, "Sec-WebSocket-Extensions: permessage-deflate"),
+        (426, "Sec-WebSocket-Key1: 1"),
+        (400, "Upgrade: websocket"),
+    ];
+    for (status, line) in table {
+        let head = format!("GET /ws HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n");
+        assert_eq!(status_of(head.as_bytes()), status, "{line}");
+    }
+}
+
 #[test]
 fn bad_upgrades() {
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
@@ -137,6 +156,7 @@ fn bad_upgrades() {
         (400, with(key, "Sec-WebSocket-Key:")),
         (400, with(key, "Sec-WebSocket-Key: AAAAAAAAAAA=")),
         (400, with(key, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=")),
+        (400, with(key, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZ==")),
         (400, with(key, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ===")),
         (400, with(key, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j*Q==")),
         (400, with(key, &format!("{key}\r\n{key}"))),
@@ -184,6 +204,8 @@ fn drafts_before_the_rfc() {
     let hixie_75 = "GET /ws HTTP/1.1\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nHost: a\r\n\
         Origin: http://a\r\n\r\n";
     assert_eq!(status_of(hixie_76.as_bytes()), 400);
+    let mixed = with("Origin", "Sec-WebSocket-Key2: 1  2\r\nOrigin");
+    assert_eq!(status_of(mixed.as_bytes()), 400);
     assert_eq!(status_of(hixie_75.as_bytes()), 400);
 }
 
