@@ -306,6 +306,69 @@ describe("LAGGED", () => {
   });
 });
 
+describe("during the first sync", () => {
+  const slowSync = async () => {
+    const world = new World();
+    const { bob, id } = await world.pair();
+    world.silently(id, "bob", ["1", "2"]);
+    const phone = world.person("phone", { deviceId: "phone", environment: { storage: store() } });
+    await phone.client.login({ username: "alice", password: "password-1" });
+    world.toClient = (frame, wire) => {
+      if (frame["cmd"] !== 5 || wire.client !== "phone") return [frame];
+      world.clock.after(300, () => wire.inject(frame));
+      return [];
+    };
+    phone.client.connect();
+    await world.clock.advance(50);
+    return { world, bob, phone, id };
+  };
+
+  it("a push that overtakes the list is delivered", async () => {
+    const { world, bob, phone, id } = await slowSync();
+    bob.client.send(id, "3");
+    await world.clock.advance(1_000);
+    expect(phone.seqs(id)).toEqual([3]);
+    expect(phone.client.messages(id).map((m) => m.seq)).toEqual([3]);
+  });
+
+  it("a push that the list counts already is delivered all the same", async () => {
+    const world = new World();
+    const { bob, id } = await world.pair();
+    const phone = world.person("phone", { deviceId: "phone", environment: { storage: store() } });
+    await phone.client.login({ username: "alice", password: "password-1" });
+    world.toServer = (frame, wire) => {
+      if (frame["cmd"] !== 5 || wire.client !== "phone") return [frame];
+      // The message is stored and pushed just before the list is read.
+      bob.client.send(id, "1");
+      world.clock.after(50, () => world.server.text(wire.connection, JSON.stringify(frame)));
+      return [];
+    };
+    phone.client.connect();
+    await world.clock.advance(1_000);
+    expect(phone.seqs(id)).toEqual([1]);
+    expect(phone.client.conversation(id)?.unread).toBe(1);
+  });
+
+  it("LAGGED is not forgotten", async () => {
+    const { world, phone, id } = await slowSync();
+    world.silently(id, "bob", ["3", "4"]);
+    phone.wire.inject({ cmd: 10, conversation_id: id, from_seq: 3 });
+    await world.clock.advance(1_000);
+    expect(phone.seqs(id)).toEqual([3, 4]);
+  });
+
+  it("more early pushes than are kept are pulled", async () => {
+    const { world, phone, id } = await slowSync();
+    for (let seq = 3; seq <= 100; seq++) {
+      world.silently(id, "bob", [String(seq)]);
+      const payload = world.server.conversations.get(id)!.messages.at(-1)!;
+      phone.wire.inject({ cmd: 4, conversation_id: id, payload });
+    }
+    await world.clock.advance(2_000);
+    expect(phone.seqs(id)).toEqual(upTo(100, 3));
+  });
+});
+
 describe("after a reconnect", () => {
   it("catches up exactly what was missed", async () => {
     const world = new World();
