@@ -102,15 +102,26 @@ impl Decoder {
         role: Role,
         limits: &Limits,
     ) -> Result<Option<Event<'a>>, Error> {
+        if self.partial.is_none()
+            && let Some(event) = whole_frame(input, role, limits)
+        {
+            return event.map(Some).map_err(|error| self.fail(input, error));
+        }
+        self.next_of_pieces(input, role, limits)
+    }
+
+    /// As [`Self::next`], for everything but a whole frame on its own.
+    fn next_of_pieces<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i mut [u8],
+        role: Role,
+        limits: &Limits,
+    ) -> Result<Option<Event<'a>>, Error> {
         match self.advance(input, role, limits) {
             Ok(None) => Ok(None),
             Ok(Some(Found::InPlace(event))) => Ok(Some(event)),
             Ok(Some(Found::Kept(lent))) => self.lend(lent),
-            Err(error) => {
-                mem::take(input);
-                self.end();
-                Err(error)
-            }
+            Err(error) => Err(self.fail(input, error)),
         }
     }
 
@@ -274,6 +285,14 @@ impl Decoder {
         }
     }
 
+    /// Ends the conversation with a fault: what else came is dropped.
+    #[cold]
+    fn fail(&mut self, input: &mut &mut [u8], error: Error) -> Error {
+        mem::take(input);
+        self.end();
+        error
+    }
+
     /// Ends the conversation and frees what was incomplete.
     #[cold]
     fn end(&mut self) {
@@ -307,6 +326,26 @@ impl Partial {
         self.lent = Some(lent);
         Ok(lent)
     }
+}
+
+/// The event of a frame that lies whole at the front of `input`, is an event by itself, and changes
+/// nothing else. `None`: it is something else, and untouched.
+#[inline]
+fn whole_frame<'i>(
+    input: &mut &'i mut [u8],
+    role: Role,
+    limits: &Limits,
+) -> Option<Result<Event<'i>, Error>> {
+    let header = header::parse(input, OpenMessage::default(), role, limits).ok()??;
+    let end = header.len.checked_add(header.payload_len)?;
+    if end > input.len() || !is_alone(&header) || header.opcode == Opcode::Close {
+        return None;
+    }
+    let payload = &mut take_front(input, end)[header.len..];
+    if let Some(key) = header.key {
+        super::apply_mask(payload, key);
+    }
+    Some(message::event(header.opcode, payload))
 }
 
 /// The frame is an event by itself: a control frame, or a message in one frame.

@@ -28,8 +28,8 @@ pub fn apply_mask(payload: &mut [u8], key: [u8; 4]) {
     for word in words {
         *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
     }
-    for (byte, key) in tail.iter_mut().zip(key.into_iter().cycle()) {
-        *byte ^= key;
+    for (i, byte) in tail.iter_mut().enumerate() {
+        *byte ^= key[i % 4];
     }
 }
 
