@@ -135,7 +135,8 @@ fn heartbeats_reach_each_connection_at_its_own_path() {
         }
     });
     let path = ["--path", "/ws?user_id=u{n}", "--protocol", "corelane"];
-    let counts = ["--messages", "400", "--order", "sweep", "--warm-connections"];
+    let counts =
+        ["--messages", "400", "--order", "sweep", "--warm-messages", "20", "--warm-connections"];
     for warm in ["0", "5"] {
         let more = [&path[..], &counts[..], &[warm]].concat();
         let report = report(&client(&address, std::process::id(), &more));

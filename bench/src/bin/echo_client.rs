@@ -1,7 +1,8 @@
 //! Drives an echo server in a closed loop and writes what it cost as one JSON document.
 //!
-//! Phases: memory before, connect, settle, memory idle, warm-up, measured exchanges, memory
-//! after. CPU is the server's own account over the measured exchanges alone.
+//! Phases: memory at the start; the warm connections and their exchanges, memory before; the
+//! other connections, memory idle; warm-up and measured exchanges, memory after. CPU is the
+//! server's own account over the measured exchanges alone.
 
 use std::fs;
 use std::io::Write;
@@ -35,9 +36,13 @@ struct Args {
     /// Open connections.
     #[arg(long, default_value_t = 15_000)]
     connections: usize,
-    /// Connections opened before the first memory reading, part of --connections.
+    /// Connections, part of --connections, opened and used before the reading that growth is
+    /// counted from: what a server makes once, at first use, is no cost of a connection.
     #[arg(long, default_value_t = 0)]
     warm_connections: usize,
+    /// Messages exchanged on the warm connections.
+    #[arg(long, default_value_t = 0)]
+    warm_messages: u64,
     /// Messages under way at any time, each on its own connection.
     #[arg(long, default_value_t = 500)]
     outstanding: usize,
@@ -66,10 +71,11 @@ struct Args {
 
 #[derive(Debug, Serialize)]
 struct MemoryReport {
+    start: Memory,
     before: Memory,
     idle: Memory,
     after: Memory,
-    /// Growth of private dirty pages per connection; negative when the server gave pages back.
+    /// Growth since `before` of private dirty pages per connection; negative when the server gave pages back.
     idle_bytes_per_connection: f64,
     after_bytes_per_connection: f64,
 }
@@ -128,9 +134,12 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     let settle = Duration::from_millis(args.settle_ms);
     let server = Observed::new(args.pid);
     let mut client = Client::new(&target, args.payload, args.order)?;
+    let start = server.memory()?;
     if warm > 0 {
         client.connect(&target, warm)?;
-        client.exchange(warm as u64, args.outstanding.min(warm))?;
+        if args.warm_messages > 0 {
+            client.exchange(args.warm_messages, args.outstanding.min(warm))?;
+        }
         sleep(settle);
     }
     let before = server.memory()?;
@@ -150,15 +159,16 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     let client_ns = Observed::this().cpu_ns()?.saturating_sub(client_from_ns);
     sleep(settle);
     let after = server.memory()?;
-    let memory = compare(before, idle, after, measured);
+    let memory = compare([start, before, idle, after], measured);
     Ok(report(args, connect_ms, &phase, (server_ns, client_ns), memory))
 }
 
-fn compare(before: Memory, idle: Memory, after: Memory, connections: usize) -> MemoryReport {
+fn compare([start, before, idle, after]: [Memory; 4], connections: usize) -> MemoryReport {
     let grown = |now: Memory| {
         (now.private_dirty_bytes as f64 - before.private_dirty_bytes as f64) / connections as f64
     };
     MemoryReport {
+        start,
         before,
         idle,
         after,

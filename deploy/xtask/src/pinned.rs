@@ -2,7 +2,9 @@
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{
+    CpuSet, disable_transparent_huge_pages, sched_getaffinity, sched_setaffinity,
+};
 
 /// Runs `start` with this thread bound to `core`, then gives the thread its cores back.
 ///
@@ -24,6 +26,23 @@ pub(crate) fn on_core<T>(
     outcome
 }
 
+/// Runs `start` so that the child gets its memory in pages of 4 KiB only, if `small`.
+///
+/// # Errors
+/// When the kernel does not allow it, or `start` fails.
+pub(crate) fn with_small_pages<T>(
+    small: bool,
+    start: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    if !small {
+        return start();
+    }
+    disable_transparent_huge_pages(true).context("cannot switch huge pages off")?;
+    let outcome = start();
+    disable_transparent_huge_pages(false).context("cannot switch huge pages on again")?;
+    outcome
+}
+
 /// Raises the soft limit of open files to the hard one, for the children too. Returns it.
 pub(crate) fn raise_file_limit() -> anyhow::Result<u64> {
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -35,6 +54,20 @@ pub(crate) fn raise_file_limit() -> anyhow::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_gets_small_pages_when_asked() {
+        let enabled = |small| {
+            with_small_pages(small, || {
+                let status = std::process::Command::new("cat").arg("/proc/self/status").output()?;
+                let text = String::from_utf8_lossy(&status.stdout).into_owned();
+                let line = text.lines().find(|line| line.starts_with("THP_enabled:"));
+                Ok(line.and_then(|line| line.split_whitespace().last()).map(String::from))
+            })
+        };
+        assert_eq!(enabled(true).unwrap().as_deref(), Some("0"));
+        assert_eq!(enabled(false).unwrap().as_deref(), Some("1"));
+    }
 
     #[test]
     fn a_child_runs_where_it_was_put() {

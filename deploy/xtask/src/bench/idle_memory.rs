@@ -14,8 +14,9 @@ use crate::pinned::raise_file_limit;
 use crate::repo::Repo;
 use crate::scratch::Scratch;
 
-/// Connections opened before the first reading, so that what is made once is not counted.
-const WARM_CONNECTIONS: &str = "100";
+/// Connections opened and used before growth is counted, so that buffers a server makes once,
+/// at first use, are not divided among connections.
+const WARM_CONNECTIONS: usize = 1_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -24,9 +25,39 @@ pub(super) struct Args {
     /// Fresh servers of each kind.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Which servers; both when left out.
+    #[arg(long, value_enum)]
+    only: Option<Kind>,
 }
 
-/// Measures both servers and writes the result.
+/// Which server holds the connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// `gateway echo`: no login.
+    Gateway,
+    /// The embedded server: every connection logged in as a user of its own.
+    Corelane,
+}
+
+/// One line of the result.
+struct Row {
+    kind: Kind,
+    small_pages: bool,
+    reports: Vec<Report>,
+}
+
+impl Row {
+    fn name(&self) -> String {
+        let kind = match self.kind {
+            Kind::Gateway => "gateway echo",
+            Kind::Corelane => "corelane, logged in",
+        };
+        let pages = if self.small_pages { "4 KiB pages only" } else { "as it runs" };
+        format!("{kind}, {pages}")
+    }
+}
+
+/// Measures the servers and writes the result.
 ///
 /// # Errors
 /// When something does not build or a server answers wrongly.
@@ -34,27 +65,34 @@ pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Re
     if args.rounds == 0 {
         bail!("--rounds must be at least 1");
     }
+    if args.common.connections <= WARM_CONNECTIONS {
+        bail!("--connections must be above the {WARM_CONNECTIONS} that growth is counted from");
+    }
     raise_file_limit()?;
     let instrument = Instrument::build(repo, &args.common, interrupt)?;
     let profile = &args.common.profile;
-    let gateway = gateway_echo(build::build(repo, GATEWAY, profile, interrupt)?);
+    let gateway = build::build(repo, GATEWAY, profile, interrupt)?;
     let corelane = build::build(repo, CORELANE, profile, interrupt)?;
-    let every = args.common.connections.to_string();
-    let mut rows = vec![(gateway.name.clone(), Vec::new()), (String::from("corelane"), Vec::new())];
-    for round in 0..args.rounds {
-        let options = ["--messages", "100000", "--warmup", "0"];
-        rows[0].1.push(instrument.measure(&gateway, &with_warm(&options))?);
-        let data = Scratch::create(&format!("idle-{round}"))?;
-        let subject = logged_in(&corelane, data.path(), args.common.connections);
-        // One heartbeat a connection.
-        let options = ["--messages", &every, "--warmup", "0", "--order", "sweep"];
-        rows[1].1.push(instrument.measure(&subject, &with_warm(&options))?);
-        for (name, reports) in &rows {
-            let Some(Report { memory, connect_ms, .. }) = reports.last() else { continue };
+    let mut rows: Vec<Row> = [Kind::Gateway, Kind::Corelane]
+        .into_iter()
+        .filter(|kind| args.only.is_none_or(|only| only == *kind))
+        .flat_map(|kind| [false, true].map(|small_pages| (kind, small_pages)))
+        .map(|(kind, small_pages)| Row { kind, small_pages, reports: Vec::new() })
+        .collect();
+    for round in 1..=args.rounds {
+        for row in &mut rows {
+            let report = match row.kind {
+                Kind::Gateway => measure_gateway(&instrument, &gateway, row.small_pages)?,
+                Kind::Corelane => measure_corelane(args, &instrument, &corelane, row.small_pages)?,
+            };
             eprintln!(
-                "{name:<14} idle {:>6.0} after {:>6.0} bytes a connection, connected in {connect_ms:.0} ms",
-                memory.idle_bytes_per_connection, memory.after_bytes_per_connection,
+                "{round}/{} {:<38} idle {:>6.0} after {:>6.0} bytes a connection",
+                args.rounds,
+                row.name(),
+                report.memory.idle_bytes_per_connection,
+                report.memory.after_bytes_per_connection,
             );
+            row.reports.push(report);
         }
     }
     let text =
@@ -66,54 +104,86 @@ pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Re
     Ok(())
 }
 
-fn with_warm<'a>(options: &[&'a str]) -> Vec<&'a str> {
-    [options, &["--warm-connections", WARM_CONNECTIONS]].concat()
+fn measure_gateway(
+    instrument: &Instrument<'_>,
+    program: &Path,
+    small_pages: bool,
+) -> anyhow::Result<Report> {
+    let subject = Subject { small_pages, ..gateway_echo(program.to_path_buf()) };
+    let warm = WARM_CONNECTIONS.to_string();
+    let warm_options = ["--warm-connections", &warm, "--warm-messages", "20000"];
+    let options = ["--messages", "100000", "--warmup", "0"];
+    instrument.measure(&subject, &[&warm_options[..], &options].concat())
+}
+
+/// One heartbeat on each connection, twice: that is all an idle client sends.
+fn measure_corelane(
+    args: &Args,
+    instrument: &Instrument<'_>,
+    program: &Path,
+    small_pages: bool,
+) -> anyhow::Result<Report> {
+    let data = Scratch::create("idle")?;
+    let subject = logged_in(program, data.path(), args.common.connections, small_pages);
+    let (warm, every) = (WARM_CONNECTIONS.to_string(), (2 * args.common.connections).to_string());
+    let warm_options = ["--warm-connections", &warm, "--warm-messages", "2000"];
+    let options = ["--messages", &every, "--warmup", "0", "--order", "sweep"];
+    instrument.measure(&subject, &[&warm_options[..], &options].concat())
 }
 
 /// The embedded server; every connection logs in as a user of its own.
-fn logged_in(program: &Path, data: &Path, connections: usize) -> Subject {
+fn logged_in(program: &Path, data: &Path, connections: usize, small_pages: bool) -> Subject {
     let words = |line: &str| line.split(' ').map(String::from).collect::<Vec<_>>();
     let mut arguments = words("--listen 127.0.0.1:0 --dev-login --shards 1 --data-dir");
     arguments.push(data.display().to_string());
-    let limit = (connections + 1_000).to_string();
+    let limit = (connections + 100).to_string();
     Subject {
         name: String::from("corelane"),
         program: program.to_path_buf(),
         arguments,
         environment: vec![(String::from("CORELANE_MAX_CONNECTIONS"), limit)],
         client_options: words("--protocol corelane --path /ws?user_id=u{n}"),
+        small_pages,
         stops_cleanly: true,
     }
 }
 
-fn result(args: &Args, rows: &[(String, Vec<Report>)]) -> String {
+fn result(args: &Args, rows: &[Row]) -> String {
     let Common { connections, outstanding, payload, .. } = args.common;
     let mut text = format!(
-        "\n{connections} connections, the first {WARM_CONNECTIONS} of them opened before the \
-         first reading. Growth of the process's private dirty pages, divided by the connections \
-         opened since.\nAfter: for gateway echo 100,000 echoes of {payload} bytes, {outstanding} \
-         outstanding; for corelane one heartbeat on each connection, each a user of its own.\n\
+        "\n{connections} connections. Idle and after: growth of the process's private dirty pages \
+         beyond the first {WARM_CONNECTIONS} connections, which were opened and used before, \
+         divided by the others. All growth: since before the first connection, divided by all.\n\
+         Between idle and after: for gateway echo 100,000 echoes of {payload} bytes, \
+         {outstanding} outstanding; for corelane two heartbeats on each connection, each a user \
+         of its own.\nThe allocator asks for huge pages, so memory as it runs grows in steps of \
+         2 MiB; with 4 KiB pages the steps vanish.\n\
          Median (smallest-largest) of {} fresh servers.\n\n\
-         | who | user bytes a connection, idle | after | RSS before, MB | idle | after | of it in huge pages | \
+         | who | idle, bytes | after, bytes | all growth, bytes | RSS at start, MB | after | in huge pages, MB | \
          connections/s |\n|---|---|---|---|---|---|---|---|\n",
         args.rounds,
     );
-    let measured = connections as f64 - WARM_CONNECTIONS.parse().unwrap_or(0.0);
-    for (name, reports) in rows {
+    let others = (connections - WARM_CONNECTIONS) as f64;
+    for row in rows {
         let spread = |figure: &dyn Fn(&Report) -> f64, decimals| {
-            Spread::of(reports.iter().map(figure))
+            Spread::of(row.reports.iter().map(figure))
                 .map_or(String::from("-"), |spread| spread.show(decimals))
         };
         let mb = |bytes: u64| bytes as f64 / 1e6;
+        let all = |report: &Report| {
+            let (start, after) = (&report.memory.start, &report.memory.after);
+            let grown = after.private_dirty_bytes as f64 - start.private_dirty_bytes as f64;
+            grown / connections as f64
+        };
         let columns = [
-            name.clone(),
+            row.name(),
             spread(&|report| report.memory.idle_bytes_per_connection, 0),
             spread(&|report| report.memory.after_bytes_per_connection, 0),
-            spread(&|report| mb(report.memory.before.rss_bytes), 1),
-            spread(&|report| mb(report.memory.idle.rss_bytes), 1),
+            spread(&all, 0),
+            spread(&|report| mb(report.memory.start.rss_bytes), 1),
             spread(&|report| mb(report.memory.after.rss_bytes), 1),
             spread(&|report| mb(report.memory.after.huge_page_bytes), 1),
-            spread(&|report| measured / report.connect_ms * 1e3, 0),
+            spread(&|report| others / report.connect_ms * 1e3, 0),
         ];
         let _ = writeln!(text, "| {} |", columns.join(" | "));
     }

@@ -11,7 +11,7 @@ use super::Common;
 use crate::build::{self, ECHO_CLIENT};
 use crate::interrupt::Interrupt;
 use crate::job::{self, Line};
-use crate::pinned::on_core;
+use crate::pinned::{on_core, with_small_pages};
 use crate::repo::Repo;
 use crate::server::Server;
 
@@ -35,8 +35,7 @@ pub(super) struct Report {
 /// Memory as the client reports it.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Memory {
-    pub(super) before: Reading,
-    pub(super) idle: Reading,
+    pub(super) start: Reading,
     pub(super) after: Reading,
     pub(super) idle_bytes_per_connection: f64,
     pub(super) after_bytes_per_connection: f64,
@@ -46,6 +45,7 @@ pub(super) struct Memory {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Reading {
     pub(super) rss_bytes: u64,
+    pub(super) private_dirty_bytes: u64,
     pub(super) huge_page_bytes: u64,
 }
 
@@ -61,6 +61,8 @@ pub(super) struct Subject {
     pub(super) environment: Vec<(String, String)>,
     /// Options of the client that say how to speak to it.
     pub(super) client_options: Vec<String>,
+    /// Whether it gets memory in pages of 4 KiB only.
+    pub(super) small_pages: bool,
     /// Whether it handles SIGTERM, and must end well when asked.
     pub(super) stops_cleanly: bool,
 }
@@ -95,7 +97,9 @@ impl<'a> Instrument<'a> {
         let mut server = on_core(self.common.server_core, || {
             let mut command = Command::new(&subject.program);
             command.args(&subject.arguments).envs(subject.environment.iter().cloned());
-            Server::start(&subject.name, &mut command, self.interrupt)
+            with_small_pages(subject.small_pages, || {
+                Server::start(&subject.name, &mut command, self.interrupt)
+            })
         })?;
         let report = self.drive(&server, subject, more);
         let report = report.with_context(|| format!("{}{}", subject.name, server.tail()))?;
@@ -151,6 +155,7 @@ pub(super) fn unit(repo: &Repo, folder: &Path, interrupt: &Interrupt) -> anyhow:
         arguments: Vec::new(),
         environment: Vec::new(),
         client_options: vec![String::from("--protocol"), String::from("tcp")],
+        small_pages: false,
         stops_cleanly: false,
     })
 }
@@ -164,6 +169,7 @@ pub(super) fn gateway_echo(program: PathBuf) -> Subject {
         arguments: words("echo --listen 127.0.0.1:0 --shards 1"),
         environment: Vec::new(),
         client_options: words("--protocol ws"),
+        small_pages: false,
         stops_cleanly: true,
     }
 }
