@@ -92,6 +92,8 @@ pub mod close_code {
     pub const REPLACED: u16 = 4900;
     /// The client broke the protocol (a second login, a frame that is not the client's to send).
     pub const PROTOCOL_VIOLATION: u16 = 4901;
+    /// A binary frame declared a body over its limit.
+    pub const FRAME_TOO_LARGE: u16 = 4902;
 }
 
 #[cfg(test)]

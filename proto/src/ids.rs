@@ -21,7 +21,11 @@ pub type Refusal = &'static str;
 
 /// Checks a conversation id: 1 to 64 bytes of UTF-8 without control characters.
 pub fn check_conversation_id(id: &str) -> Result<(), Refusal> {
-    check(id, CONVERSATION_ID_MAX_BYTES, "conversation_id must be 1 to 64 bytes without control characters")
+    check(
+        id,
+        CONVERSATION_ID_MAX_BYTES,
+        "conversation_id must be 1 to 64 bytes without control characters",
+    )
 }
 
 /// Checks a client message id: 1 to 64 bytes of UTF-8 without control characters.

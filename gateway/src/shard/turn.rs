@@ -34,6 +34,9 @@ pub(super) const MAILBOX: Token = Token { slot: u32::MAX, generation: 1 };
 pub(super) const LINGER_MS: u32 = 2_000;
 /// How long answers under way are waited for when the server stops.
 const DRAIN_MS: u32 = 5_000;
+/// When the server stops each client gets a delay of its own, so that this many a millisecond and
+/// shard come back rather than all at once.
+const RECONNECTS_PER_MS: u32 = 5;
 /// The wheel's tick.
 pub(super) const TICK_MS: u32 = 250;
 
@@ -417,8 +420,9 @@ impl Shard {
             Drain::Finishing { since_ms }
                 if self.in_flight == 0 || passed(since_ms) >= DRAIN_MS =>
             {
-                for token in self.table.tokens() {
-                    self.with_session(token, |session, cx| session.go_away(cx, 0));
+                for (place, token) in (0_u32..).zip(self.table.tokens()) {
+                    let reconnect_after_ms = place / RECONNECTS_PER_MS;
+                    self.with_session(token, |session, cx| session.go_away(cx, reconnect_after_ms));
                 }
                 self.drain = Drain::Leaving { since_ms: self.now_ms };
             }
