@@ -3,20 +3,39 @@
 //! The embedded form: one process, SQLite, no broker. `README.md` draws the rooms of this crate.
 
 pub mod config;
-pub mod domain;
-pub mod egress;
-pub mod pipeline;
 pub mod ports;
 pub mod snowflake;
+
+pub mod domain;
+
+mod api;
+mod auth;
+mod egress;
+mod ingest;
+mod ops;
+pub mod pipeline;
+mod rpc;
 pub mod store;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
-use proto::v1;
-
+use auth::accounts::Accounts;
+use auth::keys::Keys;
+use auth::password::Passwords;
+use auth::token::Tokens;
 use config::Config;
-use ports::{CallSource, DeliverySink, Received, UpstreamSource};
+use ops::Operations;
+use pipeline::Pipeline;
+use ports::{CallSource, Clock, DeliverySink, IdSource, StoreError, UpstreamSource};
+use snowflake::Snowflake;
+use store::presence::LocalPresence;
+use store::sqlite::{Directory, Log, Maintenance, MergeLimits, Options, Store};
+
+pub use auth::SetUpError;
+
+/// Name of the database file in the data folder.
+const DATABASE_FILE: &str = "corelane.db";
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -29,63 +48,192 @@ pub enum OpenError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A setting is out of range.
+    #[error("{key} is {value}; {allowed}")]
+    Config {
+        /// The setting.
+        key: &'static str,
+        /// What it is set to.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// The database cannot be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Keys, hashes or tokens could not be set up.
+    #[error(transparent)]
+    Auth(#[from] SetUpError),
 }
 
 /// The running service. Clones share everything.
 #[derive(Clone)]
-pub struct Service {
+pub struct Service(Arc<Inner>);
+
+struct Inner {
+    config: Config,
     sink: Arc<dyn DeliverySink>,
+    store: Arc<Store>,
+    pipeline: Mutex<Pipeline<Log, Directory, LocalPresence>>,
+    operations: Arc<Operations>,
+    maintenance: Mutex<Maintenance>,
 }
 
 impl Service {
     /// Opens the store in `config.data_dir` and makes what is missing there.
     pub fn open(config: Config, sink: Arc<dyn DeliverySink>) -> Result<Self, OpenError> {
+        check(&config)?;
         std::fs::create_dir_all(&config.data_dir).map_err(|source| OpenError::DataDir {
             path: config.data_dir.display().to_string(),
             source,
         })?;
-        Ok(Self { sink })
+        let store = Store::open(&store_options(&config))?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let used_until_ms = snowflake::time_ms(store.newest_id());
+        let ids: Arc<dyn IdSource> =
+            Arc::new(Snowflake::new(SystemClock, config.worker_id, used_until_ms));
+        let presence = Arc::new(LocalPresence::default());
+        let accounts = accounts(&config, &store, &clock)?;
+        let maintenance = Maintenance::start(Arc::clone(&store), merge_limits(&config))?;
+        let pipeline = Pipeline::new(
+            Log::new(Arc::clone(&store)),
+            Directory::new(Arc::clone(&store)),
+            Arc::clone(&presence),
+            Arc::clone(&ids),
+            pipeline_settings(&config),
+        );
+        let settings = ops::Settings {
+            dev_login: config.dev_login,
+            heartbeat_ms: config.heartbeat_ms,
+            event_members_max: config.event_members_max,
+        };
+        let shared_sink = Arc::clone(&sink);
+        let operations = Operations::new(
+            Arc::clone(&store),
+            presence,
+            accounts,
+            shared_sink,
+            clock,
+            ids,
+            settings,
+        );
+        Ok(Self(Arc::new(Inner {
+            config,
+            sink,
+            store,
+            pipeline: Mutex::new(pipeline),
+            operations: Arc::new(operations),
+            maintenance: Mutex::new(maintenance),
+        })))
     }
 
     /// Takes messages from `source` until it is closed: a blocking loop for a thread of its own.
     pub fn run_ingest(&self, mut source: impl UpstreamSource) {
-        let mut batches = Vec::new();
-        while source.recv(&mut batches, Duration::from_millis(100)) != Received::Closed {
-            for batch in batches.drain(..) {
-                let replies = batch.frames.into_iter().map(refused).collect();
-                let batch = v1::DeliveryBatch { shard: batch.shard, replies, ..Default::default() };
-                self.sink.deliver(batch);
-            }
-        }
+        let Inner { pipeline, sink, config, .. } = &*self.0;
+        ingest::direct::run(pipeline, &**sink, &mut source, config.tick_max_messages);
     }
 
     /// Answers calls from `source` until it is closed: a blocking loop for one or more threads of its own.
     pub fn run_calls(&self, mut source: impl CallSource) {
-        let mut calls = Vec::new();
-        while source.recv(&mut calls, Duration::from_millis(100)) != Received::Closed {
-            calls.clear();
-        }
+        rpc::run(&self.0.operations, &*self.0.sink, &mut source);
     }
 
     /// The REST interface, `/healthz`, `/readyz` and `/.well-known/jwks.json`.
     pub fn router(&self) -> axum::Router {
-        axum::Router::new()
+        api::router(Arc::clone(&self.0.operations), self.0.config.hash_threads)
     }
 
     /// Stops background work and brings the database file up to date. Everything acknowledged is durable already.
-    pub fn close(self) {}
+    pub fn close(self) {
+        self.0.maintenance.lock().unwrap_or_else(PoisonError::into_inner).stop();
+        if let Err(error) = self.0.store.checkpoint_all() {
+            tracing::warn!(%error, "the write-ahead log was not copied back; the next start does it");
+        }
+    }
 }
 
-fn refused(frame: v1::UpstreamFrame) -> v1::SendReply {
-    let send = frame.send.unwrap_or_default();
-    v1::SendReply {
-        slot: frame.slot,
-        generation: frame.generation,
-        ack: Some(v1::Ack {
-            request_id: send.request_id,
-            client_msg_id: send.client_msg_id,
-            ..Default::default()
-        }),
-        failure: Some(proto::error::ErrorCode::Busy.failure("the pipeline is not there yet")),
+/// The system's time of day.
+struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
+}
+
+fn check(config: &Config) -> Result<(), OpenError> {
+    let refuse = |key, value: &dyn ToString, allowed| {
+        Err(OpenError::Config { key, value: value.to_string(), allowed })
+    };
+    if config.worker_id > snowflake::WORKER_MAX {
+        return refuse("worker_id", &config.worker_id, "0 to 1023 is allowed");
+    }
+    if config.content_max_bytes == 0 || config.content_max_bytes > 1024 * 1024 {
+        return refuse("content_max_bytes", &config.content_max_bytes, "1 to 1048576 is allowed");
+    }
+    if config.tick_max_messages == 0 {
+        return refuse("tick_max_messages", &config.tick_max_messages, "at least 1 is allowed");
+    }
+    if config.access_token_s == 0 || config.refresh_token_s == 0 {
+        return refuse("access_token_s, refresh_token_s", &0, "at least 1 is allowed");
+    }
+    Ok(())
+}
+
+fn store_options(config: &Config) -> Options {
+    Options {
+        path: config.data_dir.join(DATABASE_FILE),
+        read_connections: config.read_connections,
+        wal_bytes: config.wal_checkpoint_bytes,
+        #[cfg(feature = "fault-injection")]
+        unique_sends: config.fault != Some(config::Fault::NoUniqueKey),
+        #[cfg(not(feature = "fault-injection"))]
+        unique_sends: true,
+    }
+}
+
+fn merge_limits(config: &Config) -> MergeLimits {
+    MergeLimits {
+        backlog_rows: config.merge_backlog_rows as u64,
+        hard_rows: config.merge_backlog_hard_rows as u64,
+        wal_bytes: config.wal_checkpoint_bytes,
+    }
+}
+
+fn pipeline_settings(config: &Config) -> pipeline::Settings {
+    pipeline::Settings {
+        content_max_bytes: config.content_max_bytes,
+        dev_login: config.dev_login,
+        cached_conversations: config.cached_conversations,
+        cached_members: config.cached_members,
+        recent_sends: config.recent_sends,
+        #[cfg(feature = "fault-injection")]
+        ack_before_commit: config.fault == Some(config::Fault::AckBeforeCommit),
+        #[cfg(feature = "fault-injection")]
+        forget_sends: config.fault == Some(config::Fault::NoUniqueKey),
+    }
+}
+
+fn accounts(
+    config: &Config,
+    store: &Arc<Store>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Accounts, OpenError> {
+    let keys = Keys::load(&config.data_dir)?;
+    let tokens = Tokens::new(
+        keys,
+        Arc::clone(clock),
+        &config.issuer,
+        &config.audience,
+        config.access_token_s,
+    )?;
+    let passwords = Passwords::new(config.hash_memory_kib)?;
+    Ok(Accounts::new(
+        Arc::clone(store),
+        tokens,
+        passwords,
+        Arc::clone(clock),
+        config.refresh_token_s,
+    ))
 }

@@ -25,6 +25,26 @@ pub trait DeliverySink: Send + Sync {
     fn kick(&self, kick: Kick);
 }
 
+/// Values of `CallReply::command`: the field numbers of the requests in `Call`.
+pub mod command {
+    /// Answers a login.
+    pub const LOGIN: u32 = 5;
+    /// Answers a pull.
+    pub const PULL: u32 = 6;
+    /// Answers a sync.
+    pub const SYNC: u32 = 7;
+    /// Answers a create.
+    pub const CREATE: u32 = 8;
+    /// Answers a join.
+    pub const JOIN: u32 = 9;
+    /// Answers a leave.
+    pub const LEAVE: u32 = 10;
+    /// Answers a member list.
+    pub const MEMBERS: u32 = 11;
+    /// Answers a read mark.
+    pub const READ: u32 = 12;
+}
+
 /// What a source had within the time given to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {

@@ -1,3 +1,3 @@
 //! Out of the pipeline and back to the gateways.
 
-pub mod router;
+pub(crate) mod router;

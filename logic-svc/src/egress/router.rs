@@ -10,7 +10,7 @@ use crate::ports::PresenceView;
 
 /// Batches under way.
 #[derive(Debug, Default)]
-pub struct Router {
+pub(crate) struct Router {
     batches: Vec<DeliveryBatch>,
     by_shard: HashMap<u32, usize>,
     /// The shard asked for last and its batch: neighbours mostly share it.
@@ -24,7 +24,7 @@ struct Placed {
 }
 
 /// A message about to be delivered; built only when somebody is there to get it.
-pub struct Delivery<'a, F: FnOnce() -> Message> {
+pub(crate) struct Delivery<'a, F: FnOnce() -> Message> {
     /// The connection that sent it.
     pub origin: ConnectionId,
     /// Whom it concerns.
@@ -35,13 +35,13 @@ pub struct Delivery<'a, F: FnOnce() -> Message> {
 
 impl Router {
     /// Adds the answer to a send.
-    pub fn reply(&mut self, shard: u32, reply: SendReply) {
+    pub(crate) fn reply(&mut self, shard: u32, reply: SendReply) {
         let batch = self.batch(shard);
         self.batches[batch].replies.push(reply);
     }
 
     /// Adds a message for every connection of its members but the one that sent it.
-    pub fn deliver<V: PresenceView, F: FnOnce() -> Message>(
+    pub(crate) fn deliver<V: PresenceView, F: FnOnce() -> Message>(
         &mut self,
         presence: &V,
         delivery: Delivery<'_, F>,
@@ -111,7 +111,7 @@ impl Router {
 
     /// All batches, for the sink.
     #[must_use]
-    pub fn finish(self) -> Vec<DeliveryBatch> {
+    pub(crate) fn finish(self) -> Vec<DeliveryBatch> {
         self.batches
     }
 }

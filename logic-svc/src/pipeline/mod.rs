@@ -14,7 +14,7 @@ use proto::v1::{DeliveryBatch, UpstreamBatch};
 use crate::domain::delivery::ConnectionId;
 use crate::domain::message::ClientKey;
 use crate::domain::reject::Reject;
-use crate::ports::{Change, Clock, DeliverySink, IdSource, Members, MessageLog, Presence, Run};
+use crate::ports::{Change, DeliverySink, IdSource, Members, MessageLog, Presence, Run};
 use cache::{CacheIndex, Conversations, Names};
 use recent::Recent;
 
@@ -44,7 +44,6 @@ pub struct Pipeline<L, M, P> {
     log: L,
     members: M,
     presence: Arc<P>,
-    clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     settings: Settings,
     conversations: Conversations,
@@ -87,7 +86,6 @@ struct Tick {
     /// Pending items in ascending order of their keys.
     by_key: Vec<u32>,
     runs: Vec<Run>,
-    now_ms: u64,
 }
 
 impl<L: MessageLog, M: Members, P: Presence> Pipeline<L, M, P> {
@@ -96,7 +94,6 @@ impl<L: MessageLog, M: Members, P: Presence> Pipeline<L, M, P> {
         log: L,
         members: M,
         presence: Arc<P>,
-        clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
         settings: Settings,
     ) -> Self {
@@ -104,7 +101,6 @@ impl<L: MessageLog, M: Members, P: Presence> Pipeline<L, M, P> {
             log,
             members,
             presence,
-            clock,
             ids,
             conversations: Conversations::default(),
             names: Names::new(settings.cached_members),
@@ -118,7 +114,7 @@ impl<L: MessageLog, M: Members, P: Presence> Pipeline<L, M, P> {
     /// Takes all of `batches` and hands answers and deliveries to `sink`.
     pub fn tick(&mut self, batches: &mut Vec<UpstreamBatch>, sink: &dyn DeliverySink) {
         self.refresh();
-        let mut tick = Tick { now_ms: self.clock.now_ms(), ..Tick::default() };
+        let mut tick = Tick::default();
         self.validate(batches, &mut tick);
         self.dedup(&mut tick);
         self.sequence(&mut tick);

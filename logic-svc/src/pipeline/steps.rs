@@ -120,11 +120,17 @@ impl<L: MessageLog, M: Members, P: Presence> Pipeline<L, M, P> {
         Ok(())
     }
 
+    fn next_id(&self) -> u64 {
+        let mut id = Vec::with_capacity(1);
+        self.ids.take(1, &mut id);
+        id.pop().unwrap_or(0)
+    }
+
     /// Makes the conversations that messages of this tick bring into being, in one transaction of their own.
     fn ensure(&mut self, wanted: Vec<Wanted>, tick: &mut Tick) {
         let mut asked: Vec<Ensure> = wanted.iter().map(|wanted| wanted.ensure.clone()).collect();
         asked.dedup();
-        let made = self.members.ensure(&asked, tick.now_ms);
+        let made = self.members.ensure(&asked, self.next_id());
         match made {
             Ok(records) => {
                 for (ensure, record) in asked.iter().zip(records) {

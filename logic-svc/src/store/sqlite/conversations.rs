@@ -7,10 +7,11 @@ use super::{Fault, Result, Store, int, store_error, uint};
 use crate::domain::conversation::{Kind, Role};
 use crate::domain::{ConversationNo, UserId};
 use crate::ports::{Change, StoreError};
+use crate::snowflake;
 
 /// A conversation as stored, without its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConversationInfo {
+pub(crate) struct ConversationInfo {
     /// Its number.
     pub no: ConversationNo,
     /// Its text id.
@@ -27,7 +28,7 @@ pub struct ConversationInfo {
 
 /// A member as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberInfo {
+pub(crate) struct MemberInfo {
     /// The user.
     pub user: UserId,
     /// User name.
@@ -40,7 +41,7 @@ pub struct MemberInfo {
 
 /// A group to be made.
 #[derive(Clone, Copy, Debug)]
-pub struct NewGroup<'a> {
+pub(crate) struct NewGroup<'a> {
     /// Its text id.
     pub id: &'a str,
     /// Display name; may be empty.
@@ -53,7 +54,7 @@ pub struct NewGroup<'a> {
 
 /// What became of a request to make a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Created {
+pub(crate) enum Created {
     /// Made, under this number.
     New(ConversationNo),
     /// The id is taken.
@@ -127,7 +128,7 @@ pub(super) fn membership(
 
 impl Store {
     /// The conversation with this text id, and whether `user` is in it.
-    pub fn conversation_of(
+    pub(crate) fn conversation_of(
         &self,
         id: &str,
         user: UserId,
@@ -140,8 +141,8 @@ impl Store {
         Ok(Some((found, member)))
     }
 
-    /// Makes a group.
-    pub fn create_group(&self, group: &NewGroup<'_>, now_ms: u64) -> Result<Created> {
+    /// Makes a group. `made_id` is an id of the same source as the messages' ids and carries the time.
+    pub(crate) fn create_group(&self, group: &NewGroup<'_>, made_id: u64) -> Result<Created> {
         self.write(|tx, _| {
             if find(tx, group.id)?.is_some() {
                 return Ok(Created::Taken);
@@ -160,22 +161,27 @@ impl Store {
                 dev_made: false,
                 members: &members,
             };
-            self.insert_conversation(tx, &new, now_ms).map(Created::New)
+            self.insert_conversation(tx, &new, made_id).map(Created::New)
         })
     }
 
     /// Takes `user` into a group; false if already in.
-    pub fn join(&self, group: &ConversationInfo, user: UserId, now_ms: u64) -> Result<bool> {
+    pub(crate) fn join(
+        &self,
+        group: &ConversationInfo,
+        user: UserId,
+        made_id: u64,
+    ) -> Result<bool> {
         self.write(|tx, changes| {
             if membership(tx, group.no, user)?.is_some() {
                 return Ok(false);
             }
-            self.take_in(tx, changes, group.no, &group.id, user, now_ms).map(|()| true)
+            self.take_in(tx, changes, group.no, &group.id, user, made_id).map(|()| true)
         })
     }
 
     /// Takes `user` out of a group; false if not in. An owner who leaves passes the group to its oldest member.
-    pub fn leave(&self, group: &ConversationInfo, user: UserId) -> Result<bool> {
+    pub(crate) fn leave(&self, group: &ConversationInfo, user: UserId) -> Result<bool> {
         self.write(|tx, changes| {
             let Some(membership) = membership(tx, group.no, user)? else { return Ok(false) };
             let sql = "DELETE FROM members WHERE conversation = ? AND user = ?";
@@ -192,7 +198,10 @@ impl Store {
 
     /// Moves read positions up, all in one transaction; none goes back, none goes beyond the last message.
     /// Gives the positions in force, `None` where the user is not a member.
-    pub fn mark_read(&self, marks: &[(ConversationNo, UserId, u64)]) -> Result<Vec<Option<u64>>> {
+    pub(crate) fn mark_read(
+        &self,
+        marks: &[(ConversationNo, UserId, u64)],
+    ) -> Result<Vec<Option<u64>>> {
         let stored = self.write(|tx, _| {
             let mut in_force = Vec::with_capacity(marks.len());
             for &(no, user, seq) in marks {
@@ -216,7 +225,7 @@ impl Store {
     }
 
     /// Members with ids above `after`, ascending, and whether there are more.
-    pub fn list_members(
+    pub(crate) fn list_members(
         &self,
         no: ConversationNo,
         after: UserId,
@@ -245,7 +254,7 @@ impl Store {
     }
 
     /// The users in a conversation, ascending; at most `max` of them.
-    pub fn member_ids(&self, no: ConversationNo, max: usize) -> Result<Vec<UserId>> {
+    pub(crate) fn member_ids(&self, no: ConversationNo, max: usize) -> Result<Vec<UserId>> {
         let reader = self.readers.get();
         let list = || -> rusqlite::Result<Vec<UserId>> {
             let sql = "SELECT user FROM members WHERE conversation = ? ORDER BY user LIMIT ?";
@@ -262,21 +271,29 @@ impl Store {
         &self,
         tx: &Transaction<'_>,
         new: &NewConversation<'_>,
-        now_ms: u64,
+        made_id: u64,
     ) -> Result<ConversationNo, Fault> {
         let sql = "INSERT INTO conversations(conversation_id, type, name, owner, member_count, dev_made, created_at_ms) \
                    VALUES(?, ?, ?, ?, ?, ?, ?)";
         let (kind, owner, count) =
             (new.kind.number(), new.owner.map(int), new.members.len() as u64);
-        let values = params![new.id, kind, new.name, owner, int(count), new.dev_made, int(now_ms)];
+        let values = params![
+            new.id,
+            kind,
+            new.name,
+            owner,
+            int(count),
+            new.dev_made,
+            int(snowflake::time_ms(made_id))
+        ];
         tx.prepare_cached(sql)?.execute(values)?;
         let no = uint(tx.last_insert_rowid());
         for &(user, role) in new.members {
-            insert_member(tx, no, user, role, 0, now_ms)?;
+            insert_member(tx, no, user, role, 0, made_id)?;
         }
-        Heads::insert_stored(tx, no, now_ms)?;
-        // Should the commit fail, the time stays behind for a number that nobody has yet: harmless.
-        self.heads_mut().created(no, now_ms);
+        Heads::insert_stored(tx, no, made_id)?;
+        // Should the commit fail, the id stays behind for a number that nobody has yet: harmless.
+        self.heads_mut().created(no, made_id);
         Ok(no)
     }
 
@@ -287,7 +304,7 @@ impl Store {
         no: ConversationNo,
         id: &str,
         user: UserId,
-        now_ms: u64,
+        made_id: u64,
     ) -> Result<(), Fault> {
         let sql = "UPDATE conversations SET member_count = member_count + 1 WHERE id = ?";
         tx.prepare_cached(sql)?.execute([int(no)])?;
@@ -295,7 +312,7 @@ impl Store {
         let count: i64 = tx.prepare_cached(sql)?.query_row([int(no)], |row| row.get(0))?;
         // Whoever comes into an empty group owns it.
         let role = if count == 1 { Role::Owner } else { Role::Member };
-        insert_member(tx, no, user, role, self.last_seq(no), now_ms)?;
+        insert_member(tx, no, user, role, self.last_seq(no), made_id)?;
         if role == Role::Owner {
             set_owner(tx, no, Some(user))?;
         }
@@ -311,11 +328,12 @@ fn insert_member(
     user: UserId,
     role: Role,
     joined_seq: u64,
-    now_ms: u64,
+    made_id: u64,
 ) -> rusqlite::Result<()> {
     let sql = "INSERT INTO members(conversation, user, role, joined_seq, joined_at_ms, read_seq) \
                VALUES(?1, ?2, ?3, ?4, ?5, ?4)";
-    let values = [int(no), int(user), role.number(), int(joined_seq), int(now_ms)];
+    let values =
+        [int(no), int(user), role.number(), int(joined_seq), int(snowflake::time_ms(made_id))];
     tx.prepare_cached(sql)?.execute(values).map(drop)
 }
 

@@ -9,7 +9,6 @@ use rusqlite::Connection;
 use super::{Result, body, int, store_error, uint};
 use crate::domain::{ConversationNo, UserId};
 use crate::ports::{Append, StoreError};
-use crate::snowflake;
 
 /// One conversation. Numbers of conversations are dense, so these sit in a plain array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,8 +17,8 @@ pub(super) struct Head {
     pub(super) seq: u64,
     /// Last chunk; 0: none that is not merged.
     pub(super) chunk: u64,
-    /// Time of the last message, or of the making, in milliseconds since 1970.
-    pub(super) active_ms: u64,
+    /// Id of the last message, or one taken at the making: what activity is ordered by, and when it was.
+    pub(super) active: u64,
     /// Chunks of this conversation since the last signpost.
     since_signpost: u32,
 }
@@ -42,7 +41,7 @@ pub(super) struct Heads {
     /// Last own message of a sender, where the merging has not written it to `members.read_seq` yet.
     own: HashMap<(ConversationNo, UserId), u64>,
     last_chunk: u64,
-    newest_ms: u64,
+    newest_id: u64,
     /// Chunks not merged yet, roughly.
     waiting: u64,
 }
@@ -58,13 +57,13 @@ impl Heads {
 
     fn load_stored(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let mut select = connection
-            .prepare("SELECT conversation, seq, active_ms FROM heads ORDER BY conversation")?;
+            .prepare("SELECT conversation, seq, active FROM heads ORDER BY conversation")?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
-            let active_ms = uint(row.get(2)?);
-            let head = Head { seq: uint(row.get(1)?), active_ms, ..Head::default() };
+            let active = uint(row.get(2)?);
+            let head = Head { seq: uint(row.get(1)?), active, ..Head::default() };
             *self.at(uint(row.get(0)?)) = head;
-            self.newest_ms = self.newest_ms.max(active_ms);
+            self.newest_id = self.newest_id.max(active);
         }
         let last = connection.query_row(
             "SELECT max(value) FROM meta WHERE key = 'last_chunk'",
@@ -118,7 +117,7 @@ impl Heads {
             self.own.insert((no, record.sender), seq);
             newest = record.message_id;
         }
-        self.advance(no, first_seq, count, id, snowflake::time_ms(newest));
+        self.advance(no, first_seq, count, id, newest);
         Ok(())
     }
 
@@ -131,21 +130,14 @@ impl Heads {
     }
 
     /// Notes a new chunk.
-    fn advance(
-        &mut self,
-        no: ConversationNo,
-        first_seq: u64,
-        count: u64,
-        chunk: u64,
-        active_ms: u64,
-    ) {
-        self.newest_ms = self.newest_ms.max(active_ms);
+    fn advance(&mut self, no: ConversationNo, first_seq: u64, count: u64, chunk: u64, active: u64) {
+        self.newest_id = self.newest_id.max(active);
         let head = self.at(no);
         let since = head.since_signpost + 1;
         *head = Head {
             seq: first_seq + count - 1,
             chunk,
-            active_ms,
+            active,
             since_signpost: since % SIGNPOST_EVERY,
         };
         if since == SIGNPOST_EVERY {
@@ -161,23 +153,18 @@ impl Heads {
                 self.own.insert((run.conversation, message.sender), seq);
             }
             let newest = messages.last().map_or(0, |message| message.message_id);
-            self.advance(
-                run.conversation,
-                run.first_seq,
-                run.count.into(),
-                chunk,
-                snowflake::time_ms(newest),
-            );
+            self.advance(run.conversation, run.first_seq, run.count.into(), chunk, newest);
         }
         self.last_chunk += append.runs.len() as u64;
         self.waiting += append.runs.len() as u64;
     }
 
     /// Takes in a new conversation.
-    pub(super) fn created(&mut self, no: ConversationNo, now_ms: u64) {
+    pub(super) fn created(&mut self, no: ConversationNo, id: u64) {
+        self.newest_id = self.newest_id.max(id);
         let head = self.at(no);
-        if head.active_ms == 0 {
-            head.active_ms = now_ms;
+        if head.seq == 0 {
+            head.active = id;
         }
     }
 
@@ -205,9 +192,9 @@ impl Heads {
         self.last_chunk
     }
 
-    /// Newest time in any stored message id.
-    pub(super) fn newest_ms(&self) -> u64 {
-        self.newest_ms
+    /// Newest id stored.
+    pub(super) fn newest_id(&self) -> u64 {
+        self.newest_id
     }
 
     /// Chunks not merged yet.
@@ -245,9 +232,9 @@ impl Heads {
     pub(super) fn insert_stored(
         connection: &Connection,
         no: ConversationNo,
-        now_ms: u64,
+        id: u64,
     ) -> rusqlite::Result<()> {
-        let sql = "INSERT INTO heads(conversation, seq, active_ms) VALUES(?, 0, ?)";
-        connection.prepare_cached(sql)?.execute([int(no), int(now_ms)]).map(drop)
+        let sql = "INSERT INTO heads(conversation, seq, active) VALUES(?, 0, ?)";
+        connection.prepare_cached(sql)?.execute([int(no), int(id)]).map(drop)
     }
 }

@@ -9,7 +9,7 @@ use crate::ports::StoreError;
 
 /// A message as it lies in the store; the sender's name is looked up by whoever needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredMessage {
+pub(crate) struct StoredMessage {
     /// Its place in the conversation.
     pub seq: u64,
     /// Its id; carries the time.
@@ -26,7 +26,7 @@ pub struct StoredMessage {
 
 /// Which end of a range survives when the range holds more bytes than allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub(crate) enum Keep {
     /// The oldest messages.
     Low,
     /// The newest messages.
@@ -39,12 +39,12 @@ type Rows = Vec<(u64, Vec<u8>)>;
 impl Store {
     /// The seq of the conversation's last message; 0 if there is none.
     #[must_use]
-    pub fn last_seq(&self, no: ConversationNo) -> u64 {
+    pub(crate) fn last_seq(&self, no: ConversationNo) -> u64 {
         self.heads().get(no).seq
     }
 
     /// The messages `low..=high` (cut to what exists), ascending, at most `max_bytes` of content but at least one.
-    pub fn messages(
+    pub(crate) fn messages(
         &self,
         no: ConversationNo,
         low: u64,

@@ -9,16 +9,16 @@ use crate::domain::{ConversationNo, UserId};
 
 /// A conversation and when it was last active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Activity {
-    /// Time of the last message, or of the making, in milliseconds since 1970.
-    pub active_ms: u64,
+pub(crate) struct Activity {
+    /// Id of the last message, or one taken at the making: newer is higher.
+    pub active: u64,
     /// The conversation.
     pub no: ConversationNo,
 }
 
 /// A conversation with one user's part in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
+pub(crate) struct View {
     /// The conversation.
     pub info: ConversationInfo,
     /// What the user may do.
@@ -27,26 +27,29 @@ pub struct View {
     pub max_seq: u64,
     /// Up to where the user has read; own messages count as read.
     pub read_seq: u64,
-    /// Time of the last message, or of the making.
-    pub active_ms: u64,
+    /// Id of the last message, or one taken at the making; carries the time.
+    pub active: u64,
 }
 
 impl Store {
+    /// The newest id stored: everything that happens later has a higher one.
+    #[must_use]
+    pub(crate) fn newest_id(&self) -> u64 {
+        self.heads().newest_id()
+    }
+
     /// Every conversation the user is in, in no order.
-    pub fn activities(&self, user: UserId) -> Result<Vec<Activity>> {
+    pub(crate) fn activities(&self, user: UserId) -> Result<Vec<Activity>> {
         let numbers = {
             let reader = self.readers.get();
             member_of(&reader, user).map_err(store_error)?
         };
         let heads = self.heads();
-        Ok(numbers
-            .into_iter()
-            .map(|no| Activity { no, active_ms: heads.get(no).active_ms })
-            .collect())
+        Ok(numbers.into_iter().map(|no| Activity { no, active: heads.get(no).active }).collect())
     }
 
     /// A conversation as `user` sees it; `None` if not a member.
-    pub fn view(&self, no: ConversationNo, user: UserId) -> Result<Option<View>> {
+    pub(crate) fn view(&self, no: ConversationNo, user: UserId) -> Result<Option<View>> {
         // Memory before the database: an own message missing from the one is in the other.
         let (head, own) = {
             let heads = self.heads();
@@ -62,7 +65,7 @@ impl Store {
             role: membership.role,
             max_seq: head.seq,
             read_seq: membership.read_seq.max(own).min(head.seq),
-            active_ms: head.active_ms,
+            active: head.active,
         }))
     }
 }

@@ -12,7 +12,7 @@ use crate::ports::{Append, AppendError, MessageLog, Run, SendKey, Sent, StoreErr
 use super::heads::Heads;
 
 /// The one writer of the log.
-pub struct Log {
+pub(crate) struct Log {
     store: Arc<Store>,
     /// Body of the chunk under way; kept to keep its memory.
     body: Vec<u8>,
@@ -21,7 +21,7 @@ pub struct Log {
 impl Log {
     /// The log of this store. There must be one only; [`Store::open`] keeps other processes out.
     #[must_use]
-    pub fn new(store: Arc<Store>) -> Self {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
         Self { store, body: Vec::new() }
     }
 }

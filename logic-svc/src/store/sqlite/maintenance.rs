@@ -25,7 +25,7 @@ const PAGE_BYTES: u64 = 4096;
 
 /// When to merge and when to copy back.
 #[derive(Clone, Copy, Debug)]
-pub struct MergeLimits {
+pub(crate) struct MergeLimits {
     /// Chunks that wait at which an idle moment is used for merging.
     pub backlog_rows: u64,
     /// Chunks that wait at which merging no longer gives way to traffic.
@@ -35,7 +35,7 @@ pub struct MergeLimits {
 }
 
 /// The thread that does it.
-pub struct Maintenance {
+pub(crate) struct Maintenance {
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
 }
@@ -62,7 +62,7 @@ impl Stop {
 
 impl Maintenance {
     /// Starts the thread.
-    pub fn start(store: Arc<Store>, limits: MergeLimits) -> Result<Self> {
+    pub(crate) fn start(store: Arc<Store>, limits: MergeLimits) -> Result<Self> {
         let mut worker = Worker::new(store, limits)?;
         let stop = Arc::new(Stop::default());
         let asked = Arc::clone(&stop);
@@ -74,7 +74,7 @@ impl Maintenance {
     }
 
     /// Ends the thread after its current slice.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.stop.asked.store(true, Ordering::Relaxed);
         drop(lock(&self.stop.lock));
         self.stop.woken.notify_all();
@@ -200,7 +200,7 @@ impl Store {
     }
 
     /// Copies the whole write-ahead log back and empties it, as far as readers let it.
-    pub fn checkpoint_all(&self) -> Result<()> {
+    pub(crate) fn checkpoint_all(&self) -> Result<()> {
         let writer = self.writer();
         checkpoint(&writer, "TRUNCATE").map(drop)
     }

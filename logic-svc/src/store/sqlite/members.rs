@@ -13,14 +13,14 @@ use crate::domain::member::MemberSet;
 use crate::ports::{Change, ConversationRecord, Ensure, Members, StoreError};
 
 /// The pipeline's look at conversations and users.
-pub struct Directory {
+pub(crate) struct Directory {
     store: Arc<Store>,
 }
 
 impl Directory {
     /// The directory of this store.
     #[must_use]
-    pub fn new(store: Arc<Store>) -> Self {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
         Self { store }
     }
 }
@@ -38,9 +38,9 @@ impl Members for Directory {
     fn ensure(
         &mut self,
         wanted: &[Ensure],
-        now_ms: u64,
+        made_id: u64,
     ) -> Result<Vec<Option<ConversationRecord>>> {
-        self.store.ensure(wanted, now_ms)
+        self.store.ensure(wanted, made_id)
     }
 
     fn changes(&mut self, into: &mut Vec<Change>) {
@@ -52,13 +52,14 @@ impl Members for Directory {
 
 impl Store {
     /// Makes the conversations that traffic brings into being; `None` where a user does not exist.
-    pub fn ensure(
+    /// `made_id` is an id of the same source as the messages' ids and carries the time.
+    pub(crate) fn ensure(
         &self,
         wanted: &[Ensure],
-        now_ms: u64,
+        made_id: u64,
     ) -> Result<Vec<Option<ConversationRecord>>> {
         self.write(|tx, changes| {
-            wanted.iter().map(|ensure| self.ensure_one(tx, changes, ensure, now_ms)).collect()
+            wanted.iter().map(|ensure| self.ensure_one(tx, changes, ensure, made_id)).collect()
         })
     }
 
@@ -67,18 +68,18 @@ impl Store {
         tx: &Transaction<'_>,
         changes: &mut Vec<Change>,
         ensure: &Ensure,
-        now_ms: u64,
+        made_id: u64,
     ) -> Result<Option<ConversationRecord>, Fault> {
         let id = ensure.conversation_id();
         let known = record(tx, &id)?;
         match ensure {
             Ensure::Direct { .. } if known.is_some() => Ok(known),
-            Ensure::Direct { low, high } => self.ensure_direct(tx, &id, *low, *high, now_ms),
+            Ensure::Direct { low, high } => self.ensure_direct(tx, &id, *low, *high, made_id),
             Ensure::DevGroup { user, .. } => {
                 match &known {
-                    None => self.make_dev_group(tx, &id, *user, now_ms)?,
+                    None => self.make_dev_group(tx, &id, *user, made_id)?,
                     Some(known) if known.dev_made && !known.members.contains(*user) => {
-                        self.take_in(tx, changes, known.no, &id, *user, now_ms)?;
+                        self.take_in(tx, changes, known.no, &id, *user, made_id)?;
                     }
                     Some(_) => return Ok(known),
                 }
@@ -93,7 +94,7 @@ impl Store {
         id: &str,
         low: UserId,
         high: UserId,
-        now_ms: u64,
+        made_id: u64,
     ) -> Result<Option<ConversationRecord>, Fault> {
         for user in [low, high] {
             if user_missing(tx, user)? {
@@ -110,7 +111,7 @@ impl Store {
             dev_made: false,
             members: &members,
         };
-        self.insert_conversation(tx, &new, now_ms)?;
+        self.insert_conversation(tx, &new, made_id)?;
         record(tx, id)
     }
 
@@ -119,7 +120,7 @@ impl Store {
         tx: &Transaction<'_>,
         id: &str,
         user: UserId,
-        now_ms: u64,
+        made_id: u64,
     ) -> Result<(), Fault> {
         let members = [(user, Role::Owner)];
         let new = NewConversation {
@@ -130,7 +131,7 @@ impl Store {
             dev_made: true,
             members: &members,
         };
-        self.insert_conversation(tx, &new, now_ms).map(drop)
+        self.insert_conversation(tx, &new, made_id).map(drop)
     }
 }
 
@@ -158,7 +159,7 @@ fn record(connection: &Connection, id: &str) -> Result<Option<ConversationRecord
 
 impl Store {
     /// A user's name.
-    pub fn username(&self, user: UserId) -> Result<Option<String>, StoreError> {
+    pub(crate) fn username(&self, user: UserId) -> Result<Option<String>, StoreError> {
         let reader = self.readers.get();
         let sql = "SELECT username FROM users WHERE id = ?";
         let mut select = reader.prepare_cached(sql).map_err(store_error)?;

@@ -13,7 +13,6 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 use super::{Fault, Result, Store, body, in_transaction, int, store_error, uint};
 use crate::domain::{ConversationNo, UserId};
 use crate::ports::StoreError;
-use crate::snowflake;
 
 /// A history row smaller than this is continued by the next merge; larger ones are left alone.
 const ROW_CONTINUE_BYTES: usize = 2 * 1024;
@@ -185,12 +184,8 @@ fn merge_group(tx: &Transaction<'_>, group: &[Chunk], own: &mut Own) -> Result<(
     }
     row.end(tx)?;
     if let Some(newest) = newest {
-        let sql = "INSERT OR REPLACE INTO heads(conversation, seq, active_ms) VALUES(?, ?, ?)";
-        tx.prepare_cached(sql)?.execute([
-            int(no),
-            int(next_seq - 1),
-            int(snowflake::time_ms(newest)),
-        ])?;
+        let sql = "INSERT OR REPLACE INTO heads(conversation, seq, active) VALUES(?, ?, ?)";
+        tx.prepare_cached(sql)?.execute([int(no), int(next_seq - 1), int(newest)])?;
         write_own(tx, no, &senders)?;
         own.extend(senders.into_iter().map(|(user, seq)| ((no, user), seq)));
     }

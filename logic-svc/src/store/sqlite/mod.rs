@@ -30,14 +30,14 @@ use crate::ports::{Change, StoreError};
 use heads::Heads;
 use pool::Pool;
 
-pub use conversations::{ConversationInfo, Created, MemberInfo, NewGroup};
-pub use history::{Keep, StoredMessage};
-pub use listing::{Activity, View};
-pub use log::Log;
-pub use maintenance::{Maintenance, MergeLimits};
-pub use members::Directory;
-pub use sessions::{RefreshToken, Refreshed};
-pub use users::{NewUser, User};
+pub(crate) use conversations::{ConversationInfo, Created, NewGroup};
+pub(crate) use history::{Keep, StoredMessage};
+pub(crate) use listing::{Activity, View};
+pub(crate) use log::Log;
+pub(crate) use maintenance::{Maintenance, MergeLimits};
+pub(crate) use members::Directory;
+pub(crate) use sessions::{RefreshToken, Refreshed};
+pub(crate) use users::{NewUser, User};
 
 type Result<T, E = StoreError> = std::result::Result<T, E>;
 
@@ -48,7 +48,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_PROOF: Duration = Duration::from_secs(10);
 
 /// The store; one for a process, shared by all its threads.
-pub struct Store {
+pub(crate) struct Store {
     path: PathBuf,
     writer: Mutex<Connection>,
     readers: Pool,
@@ -70,7 +70,7 @@ struct Health {
 
 /// What `Store::open` is told.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The database file.
     pub path: PathBuf,
     /// Connections for reading.
@@ -83,7 +83,7 @@ pub struct Options {
 
 impl Store {
     /// Opens the database, brings its schema up to date and rebuilds what is kept in memory.
-    pub fn open(options: &Options) -> Result<Arc<Self>> {
+    pub(crate) fn open(options: &Options) -> Result<Arc<Self>> {
         let lock = lock_file(&options.path)?;
         let writer = connect(&options.path)?;
         writer.execute_batch(&format!(
@@ -109,15 +109,9 @@ impl Store {
         }))
     }
 
-    /// The newest time in any stored message id, in milliseconds since 1970.
-    #[must_use]
-    pub fn newest_ms(&self) -> u64 {
-        self.heads().newest_ms()
-    }
-
     /// Whether the last write went well. If none did lately, tries one.
     #[must_use]
-    pub fn can_write(&self) -> bool {
+    pub(crate) fn can_write(&self) -> bool {
         let fresh = lock(&self.health.last_good).is_some_and(|at| at.elapsed() < WRITE_PROOF);
         if fresh && !self.health.failing.load(Ordering::Relaxed) {
             return true;

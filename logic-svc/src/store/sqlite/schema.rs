@@ -74,7 +74,7 @@ CREATE TABLE history(
 CREATE TABLE heads(
   conversation INTEGER PRIMARY KEY,
   seq INTEGER NOT NULL,
-  active_ms INTEGER NOT NULL
+  active INTEGER NOT NULL                  -- id of the last message, or one taken at the making
 );
 
 -- The arbiter of repeated sends. With UUIDv7 as client ids it grows at its right edge.

@@ -7,7 +7,7 @@ use crate::domain::UserId;
 
 /// A refresh token to be kept.
 #[derive(Clone, Copy)]
-pub struct RefreshToken<'a> {
+pub(crate) struct RefreshToken<'a> {
     /// SHA-256 of the token.
     pub hash: &'a [u8; 32],
     /// When it ends to be good, in milliseconds since 1970.
@@ -16,7 +16,7 @@ pub struct RefreshToken<'a> {
 
 /// What became of a refresh token that was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refreshed {
+pub(crate) enum Refreshed {
     /// It was good; it is spent now and the new one kept.
     Good(UserId),
     /// No such token, or its time is over.
@@ -27,7 +27,12 @@ pub enum Refreshed {
 
 impl Store {
     /// Keeps the first token of a login.
-    pub fn begin_session(&self, user: UserId, token: RefreshToken<'_>, now_ms: u64) -> Result<()> {
+    pub(crate) fn begin_session(
+        &self,
+        user: UserId,
+        token: RefreshToken<'_>,
+        now_ms: u64,
+    ) -> Result<()> {
         self.write(|tx, _| {
             let sql = "DELETE FROM refresh_tokens WHERE user = ? AND expires_at_ms < ?";
             tx.prepare_cached(sql)?.execute([int(user), int(now_ms)])?;
@@ -38,7 +43,7 @@ impl Store {
     }
 
     /// Spends a token and keeps its successor.
-    pub fn refresh_session(
+    pub(crate) fn refresh_session(
         &self,
         old: &[u8; 32],
         new: RefreshToken<'_>,
@@ -77,7 +82,7 @@ impl Store {
     }
 
     /// Voids all tokens of a user, the access tokens too.
-    pub fn end_sessions(&self, user: UserId) -> Result<()> {
+    pub(crate) fn end_sessions(&self, user: UserId) -> Result<()> {
         self.write(|tx, _| {
             tx.prepare_cached("DELETE FROM refresh_tokens WHERE user = ?")?.execute([int(user)])?;
             tx.prepare_cached("UPDATE users SET token_epoch = token_epoch + 1 WHERE id = ?")?

@@ -7,7 +7,7 @@ use crate::domain::UserId;
 
 /// A user as stored.
 #[derive(Clone, PartialEq, Eq)]
-pub struct User {
+pub(crate) struct User {
     /// Its id.
     pub id: UserId,
     /// Its unique name.
@@ -31,7 +31,7 @@ impl std::fmt::Debug for User {
 }
 
 /// A user to be made.
-pub struct NewUser<'a> {
+pub(crate) struct NewUser<'a> {
     /// Its unique name.
     pub username: &'a str,
     /// Its display name.
@@ -42,7 +42,7 @@ pub struct NewUser<'a> {
 
 impl Store {
     /// Makes a user; `None` if the name is taken.
-    pub fn create_user(&self, new: &NewUser<'_>, now_ms: u64) -> Result<Option<UserId>> {
+    pub(crate) fn create_user(&self, new: &NewUser<'_>, now_ms: u64) -> Result<Option<UserId>> {
         self.write(|tx, _| {
             if by_name(tx, new.username)?.is_some() {
                 return Ok(None);
@@ -54,17 +54,17 @@ impl Store {
     }
 
     /// The users of these names, made where missing, without a password; all in one transaction.
-    pub fn ensure_users(&self, names: &[&str], now_ms: u64) -> Result<Vec<UserId>> {
+    pub(crate) fn ensure_users(&self, names: &[&str], now_ms: u64) -> Result<Vec<UserId>> {
         self.write(|tx, _| names.iter().map(|name| Ok(ensure(tx, name, now_ms)?)).collect())
     }
 
     /// The user of this name.
-    pub fn user_by_name(&self, name: &str) -> Result<Option<User>> {
+    pub(crate) fn user_by_name(&self, name: &str) -> Result<Option<User>> {
         by_name(&self.readers.get(), name).map_err(store_error)
     }
 
     /// The user of this id.
-    pub fn user(&self, id: UserId) -> Result<Option<User>> {
+    pub(crate) fn user(&self, id: UserId) -> Result<Option<User>> {
         let sql =
             "SELECT id, username, nickname, password_hash, token_epoch FROM users WHERE id = ?";
         let find = |connection: &Connection| {

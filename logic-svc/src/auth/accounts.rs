@@ -1,0 +1,203 @@
+//! Registering, logging in, refreshing, logging out.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use proto::error::ErrorCode;
+use proto::ids::check_username;
+use proto::v1::Failure;
+use sha2::{Digest, Sha256};
+
+use super::password::{self, Passwords};
+use super::token::{Identity, Tokens};
+use crate::domain::UserId;
+use crate::ports::Clock;
+use crate::store::failure;
+use crate::store::sqlite::{NewUser, RefreshToken, Refreshed, Store, User};
+
+/// Longest nickname in bytes.
+const NICKNAME_MAX_BYTES: usize = 128;
+/// Random bytes in a refresh token.
+const REFRESH_BYTES: usize = 32;
+
+/// A new account as asked for.
+pub(crate) struct Registration<'a> {
+    /// Unique name.
+    pub username: &'a str,
+    /// Its password.
+    pub password: &'a str,
+    /// Display name; the user name if absent.
+    pub nickname: Option<&'a str>,
+}
+
+/// What a login gives.
+pub(crate) struct Session {
+    /// Who logged in.
+    pub user: UserId,
+    /// The access token.
+    pub access_token: String,
+    /// The refresh token, good once.
+    pub refresh_token: String,
+    /// Seconds until the access token expires.
+    pub expires_in_s: u64,
+}
+
+/// Accounts and their sessions. All methods block; those with a password for tens of milliseconds.
+pub(crate) struct Accounts {
+    store: Arc<Store>,
+    tokens: Tokens,
+    passwords: Passwords,
+    clock: Arc<dyn Clock>,
+    refresh_lifetime_ms: u64,
+}
+
+impl Accounts {
+    /// Accounts in this store. Refresh tokens are good for `refresh_lifetime_s` seconds.
+    #[must_use]
+    pub(crate) fn new(
+        store: Arc<Store>,
+        tokens: Tokens,
+        passwords: Passwords,
+        clock: Arc<dyn Clock>,
+        refresh_lifetime_s: u64,
+    ) -> Self {
+        Self {
+            store,
+            tokens,
+            passwords,
+            clock,
+            refresh_lifetime_ms: refresh_lifetime_s.saturating_mul(1000),
+        }
+    }
+
+    /// The public keys as a JSON Web Key Set.
+    #[must_use]
+    pub(crate) fn public_keys(&self) -> serde_json::Value {
+        self.tokens.public_keys()
+    }
+
+    /// The user of an access token.
+    pub(crate) fn authenticate(&self, token: &str) -> Result<User, Failure> {
+        let unauthenticated = |detail: String| ErrorCode::Unauthenticated.failure(detail);
+        let identity =
+            self.tokens.verify(token).map_err(|error| unauthenticated(error.to_string()))?;
+        let user = self.store.user(identity.user).map_err(|error| failure(&error))?;
+        user.filter(|user| user.token_epoch == identity.epoch)
+            .ok_or_else(|| unauthenticated("the token was revoked".to_owned()))
+    }
+
+    /// Makes an account.
+    pub(crate) fn register(&self, new: &Registration<'_>) -> Result<User, Failure> {
+        let nickname = new.nickname.filter(|name| !name.is_empty()).unwrap_or(new.username);
+        check_username(new.username).map_err(|detail| ErrorCode::BadRequest.failure(detail))?;
+        check_password(new.password)?;
+        if nickname.len() > NICKNAME_MAX_BYTES {
+            return Err(ErrorCode::TooLarge.failure("nickname is longer than 128 bytes"));
+        }
+        if nickname.chars().any(char::is_control) {
+            return Err(ErrorCode::BadRequest.failure("nickname must not hold control characters"));
+        }
+        let taken = || ErrorCode::AlreadyExists.failure("this username is taken");
+        if self.store.user_by_name(new.username).map_err(|error| failure(&error))?.is_some() {
+            return Err(taken());
+        }
+        let hash = self.passwords.hash(new.password);
+        let hash =
+            hash.map_err(|_| ErrorCode::Internal.failure("the password could not be hashed"))?;
+        let row = NewUser { username: new.username, nickname, password_hash: &hash };
+        let id = self
+            .store
+            .create_user(&row, self.clock.now_ms())
+            .map_err(|error| failure(&error))?
+            .ok_or_else(taken)?;
+        let (username, nickname) = (new.username.to_owned(), nickname.to_owned());
+        Ok(User { id, username, nickname, password_hash: None, token_epoch: 0 })
+    }
+
+    /// Logs in. An unknown name and a wrong password look and take the same.
+    pub(crate) fn login(&self, username: &str, password: &str) -> Result<Session, Failure> {
+        let wrong = || ErrorCode::Unauthenticated.failure("wrong username or password");
+        if password.len() > password::MAX_BYTES {
+            return Err(wrong());
+        }
+        let user = self.store.user_by_name(username).map_err(|error| failure(&error))?;
+        let hash = user.as_ref().and_then(|user| user.password_hash.as_deref());
+        let right = self.passwords.verify(password, hash);
+        let user = user.filter(|_| right).ok_or_else(wrong)?;
+        let (refresh_token, hash) = refresh_token()?;
+        let now_ms = self.clock.now_ms();
+        let kept = RefreshToken {
+            hash: &hash,
+            expires_at_ms: now_ms.saturating_add(self.refresh_lifetime_ms),
+        };
+        self.store.begin_session(user.id, kept, now_ms).map_err(|error| failure(&error))?;
+        self.session(&user, refresh_token)
+    }
+
+    /// Spends a refresh token for new tokens. One that was spent before voids all that descend from its login.
+    pub(crate) fn refresh(&self, token: &str) -> Result<Session, Failure> {
+        let refused = || ErrorCode::Unauthenticated.failure("the refresh token is not valid");
+        let old = refresh_hash(token).ok_or_else(refused)?;
+        let (refresh_token, hash) = refresh_token()?;
+        let now_ms = self.clock.now_ms();
+        let new = RefreshToken {
+            hash: &hash,
+            expires_at_ms: now_ms.saturating_add(self.refresh_lifetime_ms),
+        };
+        match self.store.refresh_session(&old, new, now_ms).map_err(|error| failure(&error))? {
+            Refreshed::Good(user) => {
+                let user =
+                    self.store.user(user).map_err(|error| failure(&error))?.ok_or_else(refused)?;
+                self.session(&user, refresh_token)
+            }
+            Refreshed::Reused => {
+                tracing::warn!("a spent refresh token was shown again; its sessions were ended");
+                Err(refused())
+            }
+            Refreshed::Unknown => Err(refused()),
+        }
+    }
+
+    /// Voids every token of the user.
+    pub(crate) fn logout(&self, user: UserId) -> Result<(), Failure> {
+        self.store.end_sessions(user).map_err(|error| failure(&error))
+    }
+
+    fn session(&self, user: &User, refresh_token: String) -> Result<Session, Failure> {
+        let token = self.tokens.issue(Identity { user: user.id, epoch: user.token_epoch });
+        let access_token =
+            token.map_err(|_| ErrorCode::Internal.failure("no token could be issued"))?;
+        Ok(Session {
+            user: user.id,
+            access_token,
+            refresh_token,
+            expires_in_s: self.tokens.lifetime_s(),
+        })
+    }
+}
+
+fn check_password(password: &str) -> Result<(), Failure> {
+    if password.len() < password::MIN_BYTES {
+        return Err(ErrorCode::BadRequest.failure("password must have at least 8 bytes"));
+    }
+    if password.len() > password::MAX_BYTES {
+        return Err(ErrorCode::TooLarge.failure("password is longer than 256 bytes"));
+    }
+    Ok(())
+}
+
+/// A fresh refresh token and the hash to keep.
+fn refresh_token() -> Result<(String, [u8; 32]), Failure> {
+    let mut bytes = [0; REFRESH_BYTES];
+    getrandom::fill(&mut bytes).map_err(|_| ErrorCode::Internal.failure("no randomness"))?;
+    Ok((URL_SAFE_NO_PAD.encode(bytes), Sha256::digest(bytes).into()))
+}
+
+fn refresh_hash(token: &str) -> Option<[u8; 32]> {
+    if token.len() > 2 * REFRESH_BYTES {
+        return None;
+    }
+    let bytes: [u8; REFRESH_BYTES] = URL_SAFE_NO_PAD.decode(token).ok()?.try_into().ok()?;
+    Some(Sha256::digest(bytes).into())
+}

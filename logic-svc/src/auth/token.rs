@@ -1,0 +1,404 @@
+//! Access tokens: JWTs (RFC 7519) signed with EdDSA (RFC 8037), and nothing else.
+//!
+//! Parsing and signatures go through `jsonwebtoken` with a provider of our own that knows Ed25519 only, so that no
+//! other algorithm exists in this process at all.
+
+use std::sync::{Arc, OnceLock};
+
+use ed25519_dalek::ed25519::signature::{self, Signer, Verifier};
+use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
+use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::{ErrorKind, Result as JwtResult};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use proto::limits::TOKEN_MAX_BYTES;
+use serde::{Deserialize, Serialize};
+
+use super::SetUpError;
+use super::keys::Keys;
+use crate::domain::UserId;
+use crate::ports::Clock;
+
+/// How far clocks may be apart, in seconds.
+const LEEWAY_S: u64 = 30;
+
+/// What a token says.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+struct Claims {
+    iss: String,
+    aud: String,
+    /// User id in decimal digits.
+    sub: String,
+    iat: u64,
+    nbf: u64,
+    exp: u64,
+    /// The user's epoch at issue; "log out everywhere" moves on to the next.
+    epoch: u64,
+}
+
+/// Whose token it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// The user.
+    pub user: UserId,
+    /// The epoch the token was issued in; good only while it is still the user's.
+    pub epoch: u64,
+}
+
+/// Why a token is refused. One sentence for all cases of a kind; never the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TokenError {
+    /// Longer than any token of ours; not even parsed.
+    #[error("the token is too long")]
+    TooLong,
+    /// Not a token of this service, or tampered with.
+    #[error("the token is not valid")]
+    Invalid,
+    /// Its time is over.
+    #[error("the token has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("the token is not valid yet")]
+    NotYet,
+}
+
+/// Issues and checks access tokens.
+pub(crate) struct Tokens {
+    keys: Keys,
+    clock: Arc<dyn Clock>,
+    issuer: String,
+    audience: String,
+    lifetime_s: u64,
+    validation: Validation,
+}
+
+impl Tokens {
+    /// Tokens signed by `keys`, good for `lifetime_s` seconds.
+    pub(crate) fn new(
+        keys: Keys,
+        clock: Arc<dyn Clock>,
+        issuer: &str,
+        audience: &str,
+        lifetime_s: u64,
+    ) -> Result<Self, SetUpError> {
+        install_provider()?;
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_issuer(&[issuer]);
+        validation.set_audience(&[audience]);
+        validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
+        // The times are checked here, against the service's own clock.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        let (issuer, audience) = (issuer.to_owned(), audience.to_owned());
+        Ok(Self { keys, clock, issuer, audience, lifetime_s, validation })
+    }
+
+    /// How long a fresh token is good, in seconds.
+    #[must_use]
+    pub(crate) fn lifetime_s(&self) -> u64 {
+        self.lifetime_s
+    }
+
+    /// The public keys as a JSON Web Key Set.
+    #[must_use]
+    pub(crate) fn public_keys(&self) -> serde_json::Value {
+        self.keys.public()
+    }
+
+    /// A fresh token.
+    pub(crate) fn issue(&self, identity: Identity) -> Result<String, TokenError> {
+        let now_s = self.clock.now_ms() / 1000;
+        let claims = Claims {
+            iss: self.issuer.clone(),
+            aud: self.audience.clone(),
+            sub: identity.user.to_string(),
+            iat: now_s,
+            nbf: now_s,
+            exp: now_s + self.lifetime_s,
+            epoch: identity.epoch,
+        };
+        let key = self.keys.signing();
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.kid = Some(key.kid.clone());
+        let secret = EncodingKey::from_ed_der(key.signing.as_bytes());
+        jsonwebtoken::encode(&header, &claims, &secret).map_err(|_| TokenError::Invalid)
+    }
+
+    /// Whose token this is.
+    pub(crate) fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+        if token.len() > TOKEN_MAX_BYTES {
+            return Err(TokenError::TooLong);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
+        let kid = header.kid.as_deref().ok_or(TokenError::Invalid)?;
+        let key = self.keys.find(kid).ok_or(TokenError::Invalid)?;
+        let public = DecodingKey::from_ed_der(key.signing.verifying_key().as_bytes());
+        let claims = jsonwebtoken::decode::<Claims>(token, &public, &self.validation)
+            .map_err(|_| TokenError::Invalid)?
+            .claims;
+        self.check_times(&claims)?;
+        let user: UserId = claims.sub.parse().map_err(|_| TokenError::Invalid)?;
+        if user.to_string() != claims.sub {
+            return Err(TokenError::Invalid);
+        }
+        Ok(Identity { user, epoch: claims.epoch })
+    }
+
+    fn check_times(&self, claims: &Claims) -> Result<(), TokenError> {
+        let now_s = self.clock.now_ms() / 1000;
+        if claims.exp.saturating_add(LEEWAY_S) <= now_s {
+            return Err(TokenError::Expired);
+        }
+        if claims.nbf > now_s + LEEWAY_S || claims.iat > now_s + LEEWAY_S {
+            return Err(TokenError::NotYet);
+        }
+        Ok(())
+    }
+}
+
+/// Installs the provider once a process.
+fn install_provider() -> Result<(), SetUpError> {
+    static INSTALLED: OnceLock<bool> = OnceLock::new();
+    let installed = INSTALLED.get_or_init(|| PROVIDER.install_default().is_ok());
+    if *installed { Ok(()) } else { Err(SetUpError::Provider) }
+}
+
+static PROVIDER: CryptoProvider = CryptoProvider {
+    signer_factory: signer,
+    verifier_factory: verifier,
+    key_utils: KeyUtils::new_unimplemented(),
+};
+
+fn signer(algorithm: &Algorithm, key: &EncodingKey) -> JwtResult<Box<dyn JwtSigner>> {
+    let seed = key.as_bytes().try_into().map_err(|_| ErrorKind::InvalidEddsaKey)?;
+    match algorithm {
+        Algorithm::EdDSA => Ok(Box::new(EdSigner(SigningKey::from_bytes(seed)))),
+        _ => Err(ErrorKind::InvalidAlgorithm.into()),
+    }
+}
+
+fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> JwtResult<Box<dyn JwtVerifier>> {
+    let public = key.try_get_as_bytes()?.try_into().map_err(|_| ErrorKind::InvalidEddsaKey)?;
+    match algorithm {
+        Algorithm::EdDSA => {
+            let key = VerifyingKey::from_bytes(public).map_err(|_| ErrorKind::InvalidEddsaKey)?;
+            Ok(Box::new(EdVerifier(key)))
+        }
+        _ => Err(ErrorKind::InvalidAlgorithm.into()),
+    }
+}
+
+struct EdSigner(SigningKey);
+
+impl Signer<Vec<u8>> for EdSigner {
+    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, signature::Error> {
+        let signature: Signature = self.0.try_sign(message)?;
+        Ok(signature.to_bytes().to_vec())
+    }
+}
+
+impl JwtSigner for EdSigner {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::EdDSA
+    }
+}
+
+struct EdVerifier(VerifyingKey);
+
+impl Verifier<Vec<u8>> for EdVerifier {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
+        self.0.verify_strict(message, &Signature::from_slice(signature)?)
+    }
+}
+
+impl JwtVerifier for EdVerifier {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::EdDSA
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
+    use serde_json::{Value, json};
+    use sha2::{Digest, Sha256};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    struct Moved(AtomicU64);
+
+    impl Clock for Moved {
+        fn now_ms(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    const NOW_S: u64 = 1_800_000_000;
+
+    struct Fixture {
+        tokens: Tokens,
+        clock: Arc<Moved>,
+        _dir: tempfile::TempDir,
+    }
+
+    fn fixture() -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Moved(AtomicU64::new(NOW_S * 1000)));
+        let keys = Keys::load(dir.path()).unwrap();
+        let tokens = Tokens::new(keys, clock.clone(), "corelane", "corelane", 900).unwrap();
+        Fixture { tokens, clock, _dir: dir }
+    }
+
+    fn claims() -> Value {
+        json!({"iss":"corelane","aud":"corelane","sub":"7","iat":NOW_S,"nbf":NOW_S,"exp":NOW_S+900,"epoch":0})
+    }
+
+    impl Fixture {
+        fn kid(&self) -> String {
+            self.tokens.keys.signing().kid.clone()
+        }
+
+        /// A token with any header and claims, signed with the real key.
+        fn sign(&self, header: &Value, claims: &Value) -> String {
+            let message =
+                format!("{}.{}", B64.encode(header.to_string()), B64.encode(claims.to_string()));
+            let signature = self.tokens.keys.signing().signing.sign(message.as_bytes());
+            format!("{message}.{}", B64.encode(signature.to_bytes()))
+        }
+
+        fn verify_claims(&self, claims: &Value) -> Result<Identity, TokenError> {
+            self.tokens
+                .verify(&self.sign(&json!({"alg":"EdDSA","typ":"JWT","kid":self.kid()}), claims))
+        }
+    }
+
+    #[test]
+    fn an_issued_token_is_good_until_it_expires() {
+        let f = fixture();
+        let identity = Identity { user: u64::MAX, epoch: 3 };
+        let token = f.tokens.issue(identity).unwrap();
+        assert_eq!(f.tokens.verify(&token), Ok(identity));
+        f.clock.0.fetch_add((900 + LEEWAY_S) * 1000, Ordering::Relaxed);
+        assert_eq!(f.tokens.verify(&token), Err(TokenError::Expired));
+        f.clock.0.store((NOW_S - LEEWAY_S - 1) * 1000, Ordering::Relaxed);
+        assert_eq!(f.tokens.verify(&token), Err(TokenError::NotYet));
+    }
+
+    #[test]
+    fn hand_made_claims_pass_only_as_they_should_be() {
+        let f = fixture();
+        assert_eq!(f.verify_claims(&claims()), Ok(Identity { user: 7, epoch: 0 }));
+        let bad = [
+            ("exp", json!((NOW_S + 900).to_string())),
+            ("exp", json!(null)),
+            ("exp", json!(-1)),
+            ("exp", json!(1e30)),
+            ("exp", json!(NOW_S - LEEWAY_S)),
+            ("nbf", json!(NOW_S + LEEWAY_S + 1)),
+            ("nbf", json!("0")),
+            ("iat", json!(NOW_S + 1000)),
+            ("iss", json!("somebody")),
+            ("iss", json!(["somebody"])),
+            ("iss", json!(null)),
+            ("aud", json!("others")),
+            ("aud", json!(["corelane", "others"])),
+            ("sub", json!("alice")),
+            ("sub", json!("")),
+            ("sub", json!("+7")),
+            ("sub", json!("07")),
+            ("sub", json!(7)),
+            ("sub", json!("99999999999999999999999")),
+            ("epoch", json!("0")),
+        ];
+        for (name, value) in bad {
+            let mut changed = claims();
+            changed[name] = value.clone();
+            assert!(f.verify_claims(&changed).is_err(), "{name} = {value}");
+        }
+        for name in ["exp", "nbf", "iat", "iss", "aud", "sub", "epoch"] {
+            let mut changed = claims();
+            changed.as_object_mut().unwrap().remove(name);
+            assert!(f.verify_claims(&changed).is_err(), "without {name}");
+        }
+    }
+
+    #[test]
+    fn only_our_algorithm_and_our_key_count() {
+        let f = fixture();
+        let kid = f.kid();
+        for alg in ["none", "None", "NONE", "HS256", "RS256", "ES256", "eddsa", ""] {
+            assert!(
+                f.tokens.verify(&f.sign(&json!({"alg":alg,"kid":kid}), &claims())).is_err(),
+                "{alg}"
+            );
+        }
+        for kid in ["../../../../etc/passwd", "' OR 1=1 --", "", "\u{0}", "http://127.0.0.1/key"] {
+            assert!(
+                f.tokens.verify(&f.sign(&json!({"alg":"EdDSA","kid":kid}), &claims())).is_err(),
+                "{kid}"
+            );
+        }
+        assert!(f.tokens.verify(&f.sign(&json!({"alg":"EdDSA"}), &claims())).is_err(), "no kid");
+        let other = fixture();
+        let forged = other.sign(&json!({"alg":"EdDSA","kid":kid}), &claims());
+        assert_eq!(f.tokens.verify(&forged), Err(TokenError::Invalid));
+    }
+
+    #[test]
+    fn a_token_without_signature_is_refused() {
+        let f = fixture();
+        let message = format!(
+            "{}.{}",
+            B64.encode(json!({"alg":"none","kid":f.kid()}).to_string()),
+            B64.encode(claims().to_string())
+        );
+        for token in [format!("{message}."), message.clone(), format!("{message}.AAAA")] {
+            assert_eq!(f.tokens.verify(&token), Err(TokenError::Invalid), "{token}");
+        }
+    }
+
+    #[test]
+    fn a_mac_made_with_the_public_key_is_refused() {
+        let f = fixture();
+        let public = f.tokens.keys.signing().signing.verifying_key();
+        let message = format!(
+            "{}.{}",
+            B64.encode(json!({"alg":"HS256","kid":f.kid()}).to_string()),
+            B64.encode(claims().to_string())
+        );
+        let token =
+            format!("{message}.{}", B64.encode(hmac_sha256(public.as_bytes(), message.as_bytes())));
+        assert_eq!(f.tokens.verify(&token), Err(TokenError::Invalid));
+    }
+
+    /// RFC 2104 for keys of at most 64 bytes.
+    fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
+        let pad = |with: u8| -> Vec<u8> {
+            (0..64).map(|at| key.get(at).copied().unwrap_or(0) ^ with).collect()
+        };
+        let inner = Sha256::new().chain_update(pad(0x36)).chain_update(message).finalize();
+        Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().to_vec()
+    }
+
+    #[test]
+    fn every_changed_byte_voids_the_token() {
+        let f = fixture();
+        let token = f.tokens.issue(Identity { user: 7, epoch: 0 }).unwrap();
+        for at in 0..token.len() {
+            let mut bytes = token.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(bytes).unwrap();
+            assert!(f.tokens.verify(&changed).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn long_and_senseless_input_is_refused() {
+        let f = fixture();
+        assert_eq!(f.tokens.verify(&"a".repeat(1024 * 1024)), Err(TokenError::TooLong));
+        assert_eq!(f.tokens.verify(&"a".repeat(TOKEN_MAX_BYTES)), Err(TokenError::Invalid));
+        for token in ["", ".", "..", "...", "a.b.c", "ä.ö.ü", "\0.\0.\0"] {
+            assert_eq!(f.tokens.verify(token), Err(TokenError::Invalid), "{token:?}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! How messages come to the pipeline.
+
+pub(crate) mod direct;
