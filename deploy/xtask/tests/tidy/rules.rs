@@ -103,7 +103,7 @@ pub(crate) const CRATES: &[Crate] = &[
         package: "logic-svc",
         imports: &["proto"],
         test_imports: &[],
-        order: "config, limits < domain < ports < snowflake < pipeline | store | egress < ingest | rpc | api | tasks < main",
+        order: "config, limits < domain < ports < snowflake < pipeline | store | egress < auth < ops < ingest | rpc | api | tasks < main",
         unsafe_rooms: &[],
         pure: &[("domain", NO_SIDE_EFFECTS), ("domain", NO_CLOCK)],
         only_in: &[
