@@ -5,7 +5,8 @@ use std::path::Path;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, UPGRADE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
@@ -23,16 +24,24 @@ const NOT_BUILT: &str = "<!doctype html><meta charset=utf-8><title>Corelane</tit
 pub(crate) fn router(api: Router, web_dir: Option<&Path>) -> Router {
     let page = page(web_dir);
     Router::new().fallback(move |request: Request| {
-        let router = if is_api(request.uri().path()) { api.clone() } else { page.clone() };
+        let router = match request.uri().path() {
+            "/ws" => Router::new().fallback(upgrade_required),
+            path if is_api(path) => api.clone(),
+            _ => page.clone(),
+        };
         async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) }
     })
 }
 
 fn is_api(path: &str) -> bool {
-    path == "/ws"
-        || ["/api", "/healthz", "/readyz", "/.well-known"]
-            .iter()
-            .any(|prefix| path.starts_with(prefix))
+    ["/api", "/healthz", "/readyz", "/.well-known"].iter().any(|prefix| path.starts_with(prefix))
+}
+
+/// Upgrades never come this far: this one asked for `/ws` as if it were a page.
+async fn upgrade_required() -> Response {
+    let problem = r#"{"type":"about:blank","title":"Upgrade Required","status":426,"code":"BAD_REQUEST","detail":"/ws speaks WebSocket: connect with a WebSocket client"}"#;
+    let headers = [(CONTENT_TYPE, "application/problem+json"), (UPGRADE, "websocket")];
+    (StatusCode::UPGRADE_REQUIRED, headers, problem).into_response()
 }
 
 fn page(web_dir: Option<&Path>) -> Router {

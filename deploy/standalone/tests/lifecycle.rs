@@ -99,7 +99,7 @@ fn a_folder_in_use_is_refused() {
         run(&["--listen", "127.0.0.1:0", "--data-dir", data.path().to_str().unwrap()], &[]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success(), "{text}");
-    assert!(text.contains("use"), "{text}");
+    assert!(text.contains("held by another process"), "{text}");
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn nothing_secret_is_logged() {
     child.kill().unwrap();
     child.wait().unwrap();
     let text = std::fs::read_to_string(log.path()).unwrap();
-    assert!(text.len() > 100, "trace logs something");
+    assert!(text.contains("shards run on"), "it logs: {text}");
     for secret in [password, token, login["refresh_token"].as_str().unwrap()] {
         assert!(!text.contains(secret), "a secret is in the log");
     }
