@@ -8,8 +8,8 @@ type Kind = "direct" | "group" | "join";
 
 const KINDS: ReadonlyArray<readonly [Kind, string]> = [
   ["direct", "Direct"],
-  ["group", "New group"],
-  ["join", "Join group"],
+  ["group", "Group"],
+  ["join", "Join"],
 ];
 
 const SUBMIT: Record<Kind, string> = { direct: "Start chat", group: "Create group", join: "Join group" };
