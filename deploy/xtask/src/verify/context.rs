@@ -1,7 +1,7 @@
 //! What a step works with: the checkout, its time, its output and its count.
 
 use std::io::{IsTerminal, Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,9 @@ impl Context {
     /// # Errors
     /// When it does not start, fails, or is out of time.
     pub(super) fn run(&mut self, mut command: Command) -> anyhow::Result<()> {
-        let words = [command.get_program()].into_iter().chain(command.get_args());
+        // Where the program lies is of no interest, which it is and how it is called are.
+        let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+        let words = [program].into_iter().chain(command.get_args());
         let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
         let shown = words.join(" ");
         self.say(&format!("$ {shown}"));
