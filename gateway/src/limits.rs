@@ -84,7 +84,7 @@ pub const ACCEPTS_PER_TURN: usize = 256;
 /// The receive buffer that all connections of a shard share.
 pub const RECV_BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes of output collected before a turn flushes early.
-pub const ARENA_FLUSH_BYTES: usize = 1 << 20;
+pub const ARENA_FLUSH_BYTES: usize = 256 * 1024;
 /// Messages that may wait for the pipeline before clients are told BUSY.
 pub const UPLINK_MESSAGES: usize = 65_536;
 /// Requests that may wait for the logic service before clients are told BUSY.

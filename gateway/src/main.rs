@@ -42,6 +42,7 @@ struct Echo {
 }
 
 fn main() -> ExitCode {
+    gateway::supervisor::use_small_pages();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(tracing::Level::INFO)

@@ -127,6 +127,15 @@ impl Gateway {
     }
 }
 
+/// Keeps this process on 4 KiB pages. With transparent huge pages the allocator's memory is counted and
+/// kept in steps of 2 MiB: 15,000 idle connections then show as 10 MB instead of 2 MB. Call it first.
+pub fn use_small_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        // Only memory figures suffer.
+        tracing::debug!(%error, "huge pages stay on");
+    }
+}
+
 fn choose_driver(choice: IoChoice) -> io::Result<IoDriver> {
     match (choice, IoDriver::detect()) {
         (IoChoice::Epoll, _) => Ok(IoDriver::Epoll),

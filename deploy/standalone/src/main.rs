@@ -25,6 +25,7 @@ use settings::{Invalid, Settings};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    gateway::supervisor::use_small_pages();
     let settings = match Settings::load() {
         Ok(settings) => settings,
         Err(Invalid(sentence)) => {
