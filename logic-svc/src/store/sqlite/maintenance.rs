@@ -91,7 +91,7 @@ impl Drop for Maintenance {
     }
 }
 
-struct Worker {
+pub(super) struct Worker {
     store: Arc<Store>,
     limits: MergeLimits,
     merger: Connection,
@@ -102,7 +102,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(store: Arc<Store>, limits: MergeLimits) -> Result<Self> {
+    pub(super) fn new(store: Arc<Store>, limits: MergeLimits) -> Result<Self> {
         let merger = store.merger()?;
         let checkpointer = connect(&store.path)?;
         let now = Instant::now();
@@ -171,7 +171,7 @@ impl Worker {
 
     /// Copies the write-ahead log back when it is long. Most of it while writing goes on; only the short rest
     /// while the writer waits, so that the log can begin anew.
-    fn checkpoint(&self) -> Result<()> {
+    pub(super) fn checkpoint(&self) -> Result<()> {
         let limit = i64::try_from(self.limits.wal_bytes / PAGE_BYTES).unwrap_or(i64::MAX);
         if checkpoint(&self.checkpointer, "NOOP")?.pages < limit {
             return Ok(());
@@ -207,12 +207,13 @@ impl Store {
 }
 
 /// Pages in the write-ahead log, and how many of them are copied back.
-struct WalState {
-    pages: i64,
-    copied: i64,
+#[derive(Debug)]
+pub(super) struct WalState {
+    pub(super) pages: i64,
+    pub(super) copied: i64,
 }
 
-fn checkpoint(connection: &Connection, mode: &str) -> Result<WalState> {
+pub(super) fn checkpoint(connection: &Connection, mode: &str) -> Result<WalState> {
     let state = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
         Ok(WalState { pages: row.get(1)?, copied: row.get(2)? })
     });

@@ -1,0 +1,306 @@
+//! Messages a second and CPU a message through the pipeline, with the real store and without one.
+//!
+//! `cargo run --release -p logic-svc --example pipeline_bench [-- MESSAGES [BATCH...]]`
+//! 10,000 direct conversations, 128-byte messages, UUIDv7 client ids, every receiver online, a sink that drops.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use logic_svc::Service;
+use logic_svc::config::Config;
+use logic_svc::domain::conversation::Kind;
+use logic_svc::domain::delivery::ConnectionId;
+use logic_svc::domain::member::MemberSet;
+use logic_svc::pipeline::{Pipeline, Settings};
+use logic_svc::ports::{
+    Append, AppendError, CallSource, Change, ConversationRecord, DeliverySink, Ensure, IdSource,
+    Members, MessageLog, Received, Run, SendKey, Sent, StoreError, UpstreamSource,
+};
+use logic_svc::store::presence::LocalPresence;
+use proto::ids::{direct_conversation_id, direct_conversation_users};
+use proto::v1::call::Request;
+use proto::v1::{
+    Call, CallReply, DeliveryBatch, EventDelivery, Hello, Kick, Send, UpstreamBatch, UpstreamFrame,
+};
+use rustix::time::{ClockId, clock_gettime};
+
+/// 150 users make 11,175 pairs; the first 10,000 are used.
+const USERS: u64 = 150;
+const CONVERSATIONS: usize = 10_000;
+const CONTENT_BYTES: usize = 128;
+const BATCHES: [usize; 4] = [16, 64, 256, 1024];
+
+struct Null;
+
+impl DeliverySink for Null {
+    fn deliver(&self, _: DeliveryBatch) {}
+    fn reply(&self, _: CallReply) {}
+    fn event(&self, _: u32, _: EventDelivery) {}
+    fn kick(&self, _: Kick) {}
+}
+
+struct Calls(Vec<Call>);
+
+impl CallSource for Calls {
+    fn recv(&mut self, into: &mut Vec<Call>, _: Duration) -> Received {
+        into.append(&mut self.0);
+        Received::Closed
+    }
+}
+
+/// Hands out one prepared batch a tick and takes the time between the first and the last.
+struct Prepared {
+    batches: std::vec::IntoIter<UpstreamBatch>,
+    begun: Option<Spent>,
+    report: Arc<std::sync::Mutex<Option<Spent>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Spent {
+    wall: Instant,
+    thread: Duration,
+    process: Duration,
+}
+
+impl Spent {
+    fn now() -> Self {
+        let cpu = |clock| {
+            let time = clock_gettime(clock);
+            Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+        };
+        Self {
+            wall: Instant::now(),
+            thread: cpu(ClockId::ThreadCPUTime),
+            process: cpu(ClockId::ProcessCPUTime),
+        }
+    }
+}
+
+impl UpstreamSource for Prepared {
+    fn recv(&mut self, into: &mut Vec<UpstreamBatch>, _: Duration) -> Received {
+        self.begun.get_or_insert_with(Spent::now);
+        match self.batches.next() {
+            Some(batch) => {
+                into.push(batch);
+                Received::Some
+            }
+            None => {
+                if let (Ok(mut report), Some(begun)) = (self.report.lock(), self.begun) {
+                    *report = Some(begun);
+                }
+                Received::Closed
+            }
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let numbers: Vec<usize> =
+        std::env::args().skip(1).map(|arg| arg.parse()).collect::<Result<_, _>>()?;
+    let messages = numbers.first().copied().unwrap_or(300_000);
+    let batches = if numbers.len() > 1 { &numbers[1..] } else { &BATCHES };
+    let mut out = std::io::stdout();
+    for &batch in batches {
+        let count = messages.min(batch * 4000);
+        alone(&mut out, batch, count)?;
+    }
+    for &batch in batches {
+        let count = messages.min(batch * 4000);
+        with_store(&mut out, batch, count)?;
+    }
+    Ok(())
+}
+
+fn conversations() -> Vec<(u64, u64, String)> {
+    let pairs = (1..=USERS).flat_map(|low| (low + 1..=USERS).map(move |high| (low, high)));
+    pairs
+        .take(CONVERSATIONS)
+        .map(|(low, high)| (low, high, direct_conversation_id(low, high)))
+        .collect()
+}
+
+/// Batches of random conversations. The ids rise with time as UUIDv7 does, spread over many clients.
+fn prepare(batch: usize, count: usize, salt: u64) -> Vec<UpstreamBatch> {
+    let conversations = conversations();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64 ^ salt;
+    let mut next = move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    let content = bytes::Bytes::from(vec![b'x'; CONTENT_BYTES]);
+    let frame = |n: usize| {
+        let (low, high, id) = &conversations[next() as usize % conversations.len()];
+        let user_id = if next() % 2 == 0 { *low } else { *high };
+        // About a million messages a minute, each client a little off.
+        let ms = 1_900_000_000_000 + salt * 10_000_000 + (n / 16) as u64 + next() % 20;
+        let uuid = uuid::Builder::from_unix_timestamp_millis(ms, &random_bytes(next(), next()))
+            .into_uuid();
+        let send = Send {
+            request_id: n as u32,
+            conversation_id: id.clone(),
+            client_msg_id: uuid.to_string(),
+            msg_type: 1,
+            content: content.clone(),
+        };
+        UpstreamFrame { slot: user_id as u32, generation: 1, user_id, send: Some(send) }
+    };
+    let mut frames: Vec<UpstreamFrame> = (0..count).map(frame).collect();
+    let mut batches = Vec::with_capacity(count / batch + 1);
+    while !frames.is_empty() {
+        let rest = frames.split_off(frames.len().min(batch));
+        batches.push(UpstreamBatch { shard: batches.len() as u32 % 2, frames });
+        frames = rest;
+    }
+    batches
+}
+
+fn random_bytes(a: u64, b: u64) -> [u8; 10] {
+    let mut bytes = [0; 10];
+    bytes[..8].copy_from_slice(&a.to_le_bytes());
+    bytes[8..].copy_from_slice(&b.to_le_bytes()[..2]);
+    bytes
+}
+
+fn report(
+    out: &mut impl Write,
+    what: &str,
+    batch: usize,
+    count: usize,
+    begun: Spent,
+) -> std::io::Result<()> {
+    let end = Spent::now();
+    let wall = end.wall - begun.wall;
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
+    writeln!(
+        out,
+        "{what:8} {batch:5} a tick: {:8.0} messages/s, CPU a message: pipeline thread {:5.2} us, process {:5.2} us",
+        count as f64 / wall.as_secs_f64(),
+        each(end.thread - begun.thread),
+        each(end.process - begun.process),
+    )
+}
+
+/// The whole service.
+fn with_store(
+    out: &mut impl Write,
+    batch: usize,
+    count: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir_in(".")?;
+    let config = Config { data_dir: dir.path().to_owned(), dev_login: true, ..Config::default() };
+    let service = Service::open(config, Arc::new(Null))?;
+    let login = |user: u64| {
+        let hello = Hello { dev_user: format!("user{user}"), ..Default::default() };
+        Call {
+            shard: user as u32 % 2,
+            slot: user as u32,
+            generation: 1,
+            user_id: 0,
+            request: Some(Request::Login(hello)),
+        }
+    };
+    service.run_calls(Calls((1..=USERS).map(login).collect()));
+    let run = |batches: Vec<UpstreamBatch>| {
+        let report = Arc::default();
+        let source =
+            Prepared { batches: batches.into_iter(), begun: None, report: Arc::clone(&report) };
+        service.run_ingest(source);
+        report.lock().ok().and_then(|begun| *begun)
+    };
+    // Makes all conversations and fills the caches.
+    run(prepare(1024, 40_960, 1));
+    let begun = run(prepare(batch, count, 2)).ok_or("the source was not read to its end")?;
+    report(out, "sqlite", batch, count, begun)?;
+    let wal = std::fs::metadata(dir.path().join("corelane.db-wal"))?.len() >> 20;
+    let database = std::fs::metadata(dir.path().join("corelane.db"))?.len() >> 20;
+    writeln!(out, "         database {database} MiB, write-ahead log {wal} MiB")?;
+    service.close();
+    Ok(())
+}
+
+/// The pipeline with a log that only counts: what is left is the pipeline's own work.
+fn alone(out: &mut impl Write, batch: usize, count: usize) -> std::io::Result<()> {
+    let presence = Arc::new(LocalPresence::default());
+    for user in 1..=USERS {
+        let connection = ConnectionId { shard: user as u32 % 2, slot: user as u32, generation: 1 };
+        presence.write().login(user, "", connection);
+    }
+    let settings = Settings {
+        content_max_bytes: 4096,
+        dev_login: false,
+        cached_conversations: 100_000,
+        cached_members: 1_000_000,
+        recent_sends: 65_536,
+        #[cfg(feature = "fault-injection")]
+        ack_before_commit: false,
+        #[cfg(feature = "fault-injection")]
+        forget_sends: false,
+    };
+    let mut pipeline =
+        Pipeline::new(Counting, Pairs, presence, Arc::new(Counter::default()), settings);
+    let mut tick = Vec::with_capacity(1);
+    for warm in prepare(1024, 40_960, 1) {
+        tick.push(warm);
+        pipeline.tick(&mut tick, &Null);
+    }
+    let batches = prepare(batch, count, 2);
+    let begun = Spent::now();
+    for batch in batches {
+        tick.push(batch);
+        pipeline.tick(&mut tick, &Null);
+    }
+    report(out, "no store", batch, count, begun)
+}
+
+struct Counting;
+
+impl MessageLog for Counting {
+    fn place(&self, runs: &mut [Run]) {
+        runs.iter_mut().for_each(|run| run.first_seq = 1);
+    }
+    fn append(&mut self, append: Append<'_>) -> Result<(), AppendError> {
+        std::hint::black_box(append);
+        Ok(())
+    }
+    fn find(&mut self, keys: &[SendKey<'_>]) -> Result<Vec<Option<Sent>>, StoreError> {
+        Ok(vec![None; keys.len()])
+    }
+}
+
+/// Every canonical direct id is a conversation.
+struct Pairs;
+
+impl Members for Pairs {
+    fn conversation(&mut self, id: &str) -> Result<Option<ConversationRecord>, StoreError> {
+        Ok(direct_conversation_users(id).map(|(low, high)| ConversationRecord {
+            no: low * 1000 + high,
+            kind: Kind::Direct,
+            dev_made: false,
+            members: MemberSet::new([low, high]),
+        }))
+    }
+    fn username(&mut self, user: u64) -> Result<Option<String>, StoreError> {
+        Ok(Some(format!("user{user}")))
+    }
+    fn ensure(
+        &mut self,
+        wanted: &[Ensure],
+        _: u64,
+    ) -> Result<Vec<Option<ConversationRecord>>, StoreError> {
+        Ok(vec![None; wanted.len()])
+    }
+    fn changes(&mut self, _: &mut Vec<Change>) {}
+}
+
+#[derive(Default)]
+struct Counter(std::sync::atomic::AtomicU64);
+
+impl IdSource for Counter {
+    fn take(&self, count: usize, into: &mut Vec<u64>) {
+        let first = self.0.fetch_add(count as u64, std::sync::atomic::Ordering::Relaxed);
+        into.extend(first..first + count as u64);
+    }
+}
