@@ -15,8 +15,8 @@ use crate::repo::Repo;
 use crate::scratch::Scratch;
 
 /// Connections opened and used before growth is counted, so that buffers a server makes once,
-/// at first use, are not divided among connections.
-const WARM_CONNECTIONS: usize = 1_000;
+/// at first use, and memory its start took and gives back late, do not count.
+const WARM_CONNECTIONS: usize = 5_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -126,7 +126,8 @@ fn measure_corelane(
     let data = Scratch::create("idle")?;
     let subject = logged_in(program, data.path(), args.common.connections, small_pages);
     let (warm, every) = (WARM_CONNECTIONS.to_string(), (2 * args.common.connections).to_string());
-    let warm_options = ["--warm-connections", &warm, "--warm-messages", "2000"];
+    let twice = (2 * WARM_CONNECTIONS).to_string();
+    let warm_options = ["--warm-connections", &warm, "--warm-messages", &twice];
     let options = ["--messages", &every, "--warmup", "0", "--order", "sweep"];
     instrument.measure(&subject, &[&warm_options[..], &options].concat())
 }
@@ -153,7 +154,8 @@ fn result(args: &Args, rows: &[Row]) -> String {
     let mut text = format!(
         "\n{connections} connections. Idle and after: growth of the process's private dirty pages \
          beyond the first {WARM_CONNECTIONS} connections, which were opened and used before, \
-         divided by the others. All growth: since before the first connection, divided by all.\n\
+         divided by the others. All growth: since before the first connection, divided by all; \
+         below zero when the server gave back more of what its start took.\n\
          Between idle and after: for gateway echo 100,000 echoes of {payload} bytes, \
          {outstanding} outstanding; for corelane two heartbeats on each connection, each a user \
          of its own.\nThe allocator asks for huge pages, so memory as it runs grows in steps of \
