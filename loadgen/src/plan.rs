@@ -1,0 +1,311 @@
+//! How a run is cut into workers, and what everybody in it is called.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+
+use crate::args::{Login, Options, Scenario};
+use crate::client::Protocol;
+use crate::message::{RUN_BITS, SENDER_BITS, STAMP_BYTES};
+use crate::rng::Rng;
+use crate::schedule::Part;
+use crate::target::{Target, TargetError};
+
+/// Open files a worker needs beside its connections.
+pub const RESERVED_FILES: u64 = 200;
+/// Connections from one source address to one destination before the next source address is taken.
+pub const PER_SOURCE_ADDRESS: u32 = 20_000;
+
+/// Why a run cannot start; the sentence is meant for the user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// An address was refused.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Options that do not fit each other or this machine.
+    #[error("{0}")]
+    Options(String),
+}
+
+/// One worker's part of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Which worker, from 0.
+    pub worker: u32,
+    /// Of how many.
+    pub workers: u32,
+    /// First connection that takes part, counted over all workers.
+    pub first_active: u32,
+    /// How many take part here.
+    pub active: u32,
+    /// First connection that only sends heartbeats.
+    pub first_idle: u32,
+    /// How many of them are here.
+    pub idle: u32,
+    /// How many take part in the whole run.
+    pub total_active: u32,
+}
+
+impl Share {
+    /// Connections of this worker.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.active + self.idle
+    }
+
+    /// Its part of the messages.
+    #[must_use]
+    pub fn part(&self) -> Part {
+        let Self { active, total_active: total, worker, workers, .. } = *self;
+        Part { active, total, worker, workers }
+    }
+
+    /// Index over all workers of the worker's connection `local`.
+    #[must_use]
+    pub fn global(&self, local: u32) -> u32 {
+        if local < self.active {
+            self.first_active + local
+        } else {
+            self.first_idle + (local - self.active)
+        }
+    }
+}
+
+/// A run that can start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The options, with everything resolved that could be left open.
+    pub options: Options,
+    /// Addresses under load.
+    pub targets: Vec<Target>,
+    /// Drawn when the options had none.
+    pub seed: u64,
+    /// Distinguishes this run from every other on the same server; part of all names.
+    pub tag: String,
+    /// The same as a number below 2^21; part of all message ids.
+    pub run: u32,
+    /// The parts.
+    pub shares: Vec<Share>,
+}
+
+impl Plan {
+    /// Checks the options and cuts the run into parts, raising this process's limit of open files as far
+    /// as it is allowed to.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub fn new(options: &Options) -> Result<Self, PlanError> {
+        Self::with_file_limit(options, raise_file_limit())
+    }
+
+    /// As [`Plan::new`], for a given limit of open files a worker.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub fn with_file_limit(options: &Options, files: u64) -> Result<Self, PlanError> {
+        check(options).map_err(PlanError::Options)?;
+        let targets = options.urls.iter().map(|url| Target::parse(url, options.allow_remote));
+        let targets = targets.collect::<Result<Vec<_>, _>>()?;
+        let shares = cut(options, files).map_err(PlanError::Options)?;
+        let (tag, run) = tag();
+        let seed = options.seed.unwrap_or_else(|| Rng::new(u64::from(run)).next_u64() >> 32);
+        Ok(Self { options: options.clone(), targets, seed, tag, run, shares })
+    }
+
+    /// Name of the user of a connection.
+    #[must_use]
+    pub fn user_name(&self, global: u32) -> String {
+        format!("lg{}-{global}", self.tag)
+    }
+
+    /// Id of a group.
+    #[must_use]
+    pub fn group_id(&self, conversation: u32) -> String {
+        format!("lg{}-g{conversation}", self.tag)
+    }
+}
+
+fn check(options: &Options) -> Result<(), String> {
+    let total = u64::from(options.connections) + u64::from(options.idle_connections);
+    let chat = options.scenario == Scenario::Chat;
+    let members = options.members();
+    let rules = [
+        (options.connections == 0, "--connections must be at least 1".to_owned()),
+        (total >= 1 << SENDER_BITS, format!("at most {} connections", (1_u32 << SENDER_BITS) - 1)),
+        (
+            (options.payload_bytes as usize) < STAMP_BYTES,
+            format!("--payload-bytes must be at least {STAMP_BYTES}"),
+        ),
+        (options.payload_bytes > 60_000, "--payload-bytes must be at most 60000".to_owned()),
+        (options.window() == 0, "--window must be at least 1".to_owned()),
+        (options.connect_in_flight == 0, "--connect-in-flight must be at least 1".to_owned()),
+        (options.heartbeat.as_millis() < 10, "--heartbeat must be at least 10ms".to_owned()),
+        (options.duration.as_millis() == 0, "--duration must be at least 1ms".to_owned()),
+        (!chat && options.idle_connections > 0, "--idle-connections belongs to chat".to_owned()),
+        (!chat && options.group_size.is_some(), "--group-size belongs to chat".to_owned()),
+        (chat && options.login() == Login::None, "chat needs --login dev or token".to_owned()),
+        (chat && members < 2, "--group-size must be at least 2".to_owned()),
+        (
+            chat && !options.connections.is_multiple_of(members.max(1)),
+            format!("--connections must be a multiple of the conversation's {members} members"),
+        ),
+        (
+            options.scenario == Scenario::Echo && options.login() != Login::None,
+            "echo has no login".to_owned(),
+        ),
+        (
+            options.login() == Login::None
+                && options.protocol != Protocol::Json
+                && options.scenario == Scenario::Idle,
+            "idle without login sends WebSocket pings; leave --protocol json".to_owned(),
+        ),
+    ];
+    match rules.into_iter().find(|(broken, _)| *broken) {
+        Some((_, sentence)) => Err(sentence),
+        None => Ok(()),
+    }
+}
+
+/// Cuts connections into workers; a conversation is never cut, so that each worker checks its own.
+fn cut(options: &Options, files: u64) -> Result<Vec<Share>, String> {
+    let unit = if options.scenario == Scenario::Chat { options.members() } else { 1 };
+    let room = u32::try_from(files.saturating_sub(RESERVED_FILES)).unwrap_or(u32::MAX);
+    let total = options.connections + options.idle_connections;
+    if room == 0 || unit > room {
+        return Err(format!(
+            "the limit of {files} open files does not hold a conversation of {unit} connections"
+        ));
+    }
+    let mut workers = if options.workers == 0 { total.div_ceil(room) } else { options.workers };
+    workers = workers.min(total);
+    loop {
+        let shares = even_shares(options, unit, workers);
+        let largest = shares.iter().map(Share::connections).max().unwrap_or(0);
+        if largest <= room {
+            return Ok(shares);
+        }
+        if options.workers != 0 {
+            return Err(format!(
+                "--workers {} gives a process {largest} connections; its limit of open files allows {room}",
+                options.workers
+            ));
+        }
+        workers += 1;
+    }
+}
+
+fn even_shares(options: &Options, unit: u32, workers: u32) -> Vec<Share> {
+    let units = options.connections / unit;
+    let share = |total: u32, worker: u32| {
+        (u64::from(total) * u64::from(worker) / u64::from(workers)) as u32
+    };
+    (0..workers)
+        .map(|worker| {
+            let (low, high) = (share(units, worker) * unit, share(units, worker + 1) * unit);
+            let (idle_low, idle_high) = (
+                share(options.idle_connections, worker),
+                share(options.idle_connections, worker + 1),
+            );
+            Share {
+                worker,
+                workers,
+                first_active: low,
+                active: high - low,
+                first_idle: options.connections + idle_low,
+                idle: idle_high - idle_low,
+                total_active: options.connections,
+            }
+        })
+        .collect()
+}
+
+fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let in_force = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
+    in_force.current.unwrap_or(u64::MAX)
+}
+
+fn tag() -> (String, u32) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mixed = (since.as_nanos() as u64).wrapping_add(u64::from(std::process::id()) << 32);
+    let mut bits = Rng::new(mixed).next_u64();
+    let run = (bits & ((1 << RUN_BITS) - 1)) as u32;
+    let mut tag = String::with_capacity(10);
+    for _ in 0..10 {
+        tag.push(char::from(b"0123456789abcdefghijklmnopqrstuvwxyz"[(bits % 36) as usize]));
+        bits /= 36;
+    }
+    (tag, run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn plan(line: &str, files: u64) -> Result<Plan, PlanError> {
+        Plan::with_file_limit(
+            &Options::from_args(line.split_whitespace()).expect("a command line"),
+            files,
+        )
+    }
+
+    #[test]
+    fn one_worker_while_the_files_suffice() {
+        let plan_one = plan("chat --connections 100 --idle-connections 50", 1000).expect("valid");
+        assert_eq!(plan_one.shares.len(), 1);
+        assert_eq!(plan_one.shares[0].connections(), 150);
+        assert_eq!(plan_one.shares[0].global(100), 100);
+        let many = plan("idle --connections 1000000", 20_000).expect("valid");
+        assert_eq!(many.shares.len(), 51);
+        assert!(many.shares.iter().all(|share| share.connections() <= 19_800));
+    }
+
+    #[test]
+    fn broken_rules_are_told() {
+        let cases = [
+            ("chat --connections 0", "--connections"),
+            ("chat --connections 5", "multiple"),
+            ("chat --connections 10 --group-size 3", "multiple"),
+            ("chat --payload-bytes 31", "--payload-bytes"),
+            ("chat --login none", "login"),
+            ("echo --login dev", "login"),
+            ("echo --group-size 4", "--group-size"),
+            ("idle --connections 3000000", "at most"),
+            ("chat --url ws://192.0.2.7:1/ws", "loopback"),
+            ("idle --connections 500 --workers 2", "--workers 2"),
+            ("chat --connections 900 --group-size 300", "open files"),
+        ];
+        for (line, word) in cases {
+            let error = plan(line, 400).expect_err(line).to_string();
+            assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn names_are_within_the_limits_of_the_protocol() {
+        let plan = plan("chat", 1000).expect("valid");
+        assert_eq!(proto::ids::check_username(&plan.user_name((1 << SENDER_BITS) - 1)), Ok(()));
+        assert_eq!(proto::ids::check_conversation_id(&plan.group_id(u32::MAX)), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn shares_cover_everything_once_and_cut_no_conversation(
+            groups in 1_u32..300, size in 2_u32..20, idle in 0_u32..500, files in 240_u64..2000,
+        ) {
+            let line = format!("chat --connections {} --group-size {size} --idle-connections {idle}", groups * size);
+            let plan = plan(&line, files).expect("valid");
+            let mut seen: Vec<u32> = plan.shares.iter().flat_map(|share| (0..share.connections()).map(|i| share.global(i))).collect();
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..groups * size + idle).collect::<Vec<_>>());
+            for share in &plan.shares {
+                prop_assert_eq!(share.first_active % size, 0);
+                prop_assert_eq!(share.active % size, 0);
+                prop_assert!(u64::from(share.connections()) <= files - RESERVED_FILES);
+            }
+        }
+    }
+}
