@@ -23,6 +23,8 @@ const webSockets: Transport = {
     socket.onmessage = (event: MessageEvent<unknown>) => {
       if (typeof event.data === "string") handlers.text(event.data);
     };
+    // An error is always followed by close, which says as much; some runtimes throw when nobody listens.
+    socket.onerror = () => {};
     socket.onclose = (event) => handlers.closed(event.code, event.reason);
     return {
       send: (text) => socket.send(text),

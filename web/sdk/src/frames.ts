@@ -21,6 +21,9 @@ export const Cmd = {
   read: 13,
 } as const;
 
+/** Stands for the `null` with which the server refuses what it could not read. */
+const UNREADABLE = -1;
+
 /** A JSON object of unknown content. */
 export type Json = Record<string, unknown>;
 
@@ -44,7 +47,7 @@ export function parseFrame(text: string): Frame | null {
     return null;
   }
   if (!isObject(body)) return null;
-  const cmd = wholeNumber(body["cmd"]);
+  const cmd = body["cmd"] === null ? UNREADABLE : wholeNumber(body["cmd"]);
   if (cmd === undefined) return null;
   // Pushes carry no code; an unreadable code must not pass for success.
   const code = body["code"] === undefined ? 0 : wholeNumber(body["code"]);
@@ -77,6 +80,7 @@ export function readMessage(raw: unknown, conversationId: string): Message | nul
   if (!isObject(raw)) return null;
   const seq = wholeNumber(raw["seq"]);
   if (seq === undefined || seq < 1) return null;
+  const contentBase64 = textOf(raw["content_base64"]);
   return {
     conversationId,
     seq,
@@ -85,6 +89,7 @@ export function readMessage(raw: unknown, conversationId: string): Message | nul
     senderId: idText(raw["sender_id"]) ?? "",
     sender: textOf(raw["sender"]) ?? "",
     content: textOf(raw["content"]) ?? "",
+    ...(contentBase64 === undefined ? {} : { contentBase64 }),
     msgType: wholeNumber(raw["msg_type"]) ?? 1,
     createdAtMs: wholeNumber(raw["created_at_ms"]) ?? 0,
   };
@@ -115,7 +120,7 @@ export function readMember(raw: unknown): Member | null {
   const userId = idText(raw["user_id"]);
   if (userId === undefined) return null;
   const username = textOf(raw["username"]) ?? "";
-  return { userId, username, nickname: textOf(raw["nickname"]) ?? username, role: textOf(raw["role"]) ?? "member" };
+  return { userId, username, nickname: textOf(raw["nickname"]) || username, role: textOf(raw["role"]) ?? "member" };
 }
 
 /** A membership event (cmd 12). */

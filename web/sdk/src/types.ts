@@ -16,7 +16,9 @@ export interface Message {
   readonly sender: string;
   /** Untrusted text: show it as text, never as HTML. */
   readonly content: string;
-  /** 1 is text. */
+  /** Set, and `content` empty, when the content is not text: other clients may send any bytes. */
+  readonly contentBase64?: string;
+  /** 1 text, 2 image, 3 file, from 100 on the application's own. */
   readonly msgType: number;
   readonly createdAtMs: number;
 }

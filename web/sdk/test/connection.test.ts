@@ -499,6 +499,8 @@ describe("odd frames from the server", () => {
     '{"cmd":77,"code":0}',
     '{"cmd":1,"code":0,"payload":{}}',
     '{"cmd":0,"code":500}',
+    '{"cmd":null,"code":400,"error":{"name":"BAD_REQUEST"}}',
+    '{"cmd":null,"code":0}',
   ])("do not disturb it: %s", async (text) => {
     const world = new World();
     const alice = await world.join("alice");

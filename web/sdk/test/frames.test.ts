@@ -26,6 +26,10 @@ describe("parseFrame", () => {
     expect(parseFrame('{"cmd":4}')).toMatchObject({ cmd: 4, code: 0 });
   });
 
+  it("takes the null with which the server refuses what it could not read", () => {
+    expect(parseFrame('{"cmd":null,"code":400,"id":3,"error":{}}')).toMatchObject({ cmd: -1, code: 400, id: 3 });
+  });
+
   it.each(["", "{", "null", "1", '"x"', "[]", "{}", '{"cmd":"2"}', '{"cmd":-1}', '{"cmd":1.5}', '{"cmd":2,"code":"0"}', '{"cmd":2,"code":null}', '{"cmd":1e99}'])(
     "refuses %s",
     (text) => {
@@ -58,6 +62,11 @@ describe("messages", () => {
       msgType: 2,
       createdAtMs: 99,
     });
+  });
+
+  it("tell content that is not text apart", () => {
+    expect(readMessage({ seq: 1, content_base64: "/w==" }, "c")).toMatchObject({ content: "", contentBase64: "/w==" });
+    expect(readMessage(whole, "c")).not.toHaveProperty("contentBase64");
   });
 
   it("have defaults for all but the seq", () => {
@@ -113,6 +122,7 @@ describe("conversations, members and events", () => {
     expect(readList([{ user_id: "1", username: "a" }, null, { username: "b" }], readMember)).toEqual([
       { userId: "1", username: "a", nickname: "a", role: "member" },
     ]);
+    expect(readMember({ user_id: "2", username: "bob", nickname: "" })?.nickname).toBe("bob");
     expect(readList("x", readMember)).toEqual([]);
   });
 

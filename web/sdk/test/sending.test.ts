@@ -172,7 +172,7 @@ describe("permanent refusals", () => {
     world.toServer = (frame, wire) => {
       if (frame["cmd"] !== 2) return [frame];
       const error = { name: "BAD_REQUEST", temporary: false, retry_after_ms: 0, detail: "" };
-      world.clock.after(5, () => wire.inject({ cmd: 2, code: 400, id: frame["id"], error }));
+      world.clock.after(5, () => wire.inject({ cmd: null, code: 400, id: frame["id"], error }));
       return [];
     };
     await world.clock.advance(20_000);

@@ -160,7 +160,7 @@ const Stored: Component<{ chat: Chat; conversation: Conversation; message: Messa
         </Show>
         <div class="bubble">
           <span class="text" data-testid="message-text">
-            {props.message.content}
+            {props.message.contentBase64 === undefined ? props.message.content : "(not text)"}
           </span>
           <span class="meta">
             <time>{clockTime(props.message.createdAtMs)}</time>
