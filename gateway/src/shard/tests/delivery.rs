@@ -1,0 +1,151 @@
+//! Messages up, answers and pushes down.
+
+use super::*;
+
+#[test]
+fn a_message_goes_up_and_its_answer_and_push_come_back() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |_| {});
+        let (mut alice, _) = server.log_in(1);
+        let (mut bob, bob_call) = server.log_in(2);
+        alice.text(&send_text(1));
+        let frame = server.next_frames(1).remove(0);
+        assert_eq!(frame.user_id, 1);
+        let message = Message {
+            conversation_id: "c".into(),
+            seq: 9,
+            content: "x".into(),
+            ..Message::default()
+        };
+        let target = Target { message: 0, slot: bob_call.slot, generation: bob_call.generation };
+        let replies = vec![server.ack(&frame, 9)];
+        server.mailbox.deliver(DeliveryBatch {
+            shard: 0,
+            replies,
+            messages: vec![message],
+            targets: vec![target],
+        });
+        assert_eq!(alice.next_json()["seq"], 9);
+        assert_eq!(bob.next_json()["payload"]["seq"], 9);
+        server.gateway.stop().unwrap();
+    });
+}
+
+#[test]
+fn large_messages_are_echoed_whole_however_they_arrive() {
+    on_every_driver(|io| {
+        let server = start(io, Mode::Echo, |config| config.limits.max_message_bytes = 8 << 20);
+        let mut peer = server.connect();
+        peer.upgrade("/");
+        // Larger than the receive buffer and both socket buffers: both tail and resumption are needed.
+        let payload: Vec<u8> = (0..6_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let mut frame = Vec::new();
+        encode_frame_masked(&mut frame, Opcode::Binary, &payload, [1, 2, 3, 4]);
+        let mut writer = peer.stream.try_clone().unwrap();
+        let sender = std::thread::spawn(move || {
+            for chunk in frame.chunks(100_003) {
+                writer.write_all(chunk).unwrap();
+            }
+        });
+        let (opcode, back) = peer.next_frame().unwrap();
+        sender.join().unwrap();
+        assert_eq!(opcode, 2);
+        assert!(back == payload, "the echo differs");
+        server.gateway.stop().unwrap();
+    });
+}
+
+/// Answers for a connection that is gone must not reach the one that took its slot.
+#[test]
+fn a_reused_slot_gets_nothing_of_its_predecessor() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |_| {});
+        let (old, old_call) = server.log_in(1);
+        drop(old);
+        assert!(matches!(server.next_call().request, Some(call::Request::Closed(_))));
+        let (mut new, new_call) = server.log_in(2);
+        assert_eq!(old_call.slot, new_call.slot);
+        assert_ne!(old_call.generation, new_call.generation);
+        server.push(&old_call, "secret", 1..2, 10);
+        server.push(&new_call, "own", 1..2, 10);
+        assert_eq!(new.next_json()["conversation_id"], "own");
+        server.gateway.stop().unwrap();
+    });
+}
+
+#[test]
+fn a_connection_that_does_not_read_is_marked_lagged_once_and_others_are_unharmed() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |config| config.limits.outbound_bytes = 64 * 1024);
+        let (mut slow, slow_call) = server.log_in(1);
+        let (mut quick, quick_call) = server.log_in(2);
+        // More than both socket buffers and the queue hold.
+        server.push(&slow_call, "hot", 1..8_001, 4000);
+        eventually("pushes are left out", || server.gateway.stats().lagged > 0);
+        server.push(&quick_call, "cool", 1..2, 10);
+        assert_eq!(quick.next_json()["conversation_id"], "cool");
+        let mut last = 0;
+        let from_seq = loop {
+            let frame = slow.next_json();
+            if frame["cmd"] == 10 {
+                break frame["from_seq"].as_u64().unwrap();
+            }
+            assert_eq!(
+                frame["payload"]["seq"].as_u64().unwrap(),
+                last + 1,
+                "no push is skipped without a mark"
+            );
+            last += 1;
+        };
+        assert_eq!(from_seq, last + 1);
+        // Caught up: pushes come again.
+        eventually("the queue is gone", || {
+            server.push(&slow_call, "hot", 9_000..9_001, 10);
+            let frame = slow.next_json();
+            frame["cmd"] == 4 && frame["payload"]["seq"] == 9_000
+        });
+        server.gateway.stop().unwrap();
+    });
+}
+
+#[test]
+fn what_comes_while_a_login_is_under_way_is_not_lost() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |config| config.limits.message_burst = 100);
+        let mut peer = server.connect();
+        peer.upgrade("/ws?user_id=u1");
+        let call = server.next_call();
+        (0..50).for_each(|id| peer.text(&send_text(id)));
+        std::thread::sleep(Duration::from_millis(100));
+        server.welcome(&call, 1);
+        let frames = server.next_frames(50);
+        let ids: Vec<_> =
+            frames.iter().map(|frame| frame.send.as_ref().unwrap().client_msg_id.clone()).collect();
+        assert_eq!(ids, (0..50).map(|id| format!("m{id}")).collect::<Vec<_>>());
+        server.gateway.stop().unwrap();
+    });
+}
+
+#[test]
+fn a_full_uplink_is_answered_busy() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |config| {
+            config.limits.messages_per_second = 1e6;
+            config.limits.message_burst = 1_000_000;
+        });
+        let (mut peer, _) = server.log_in(1);
+        let mut writer = peer.stream.try_clone().unwrap();
+        let total = crate::limits::UPLINK_MESSAGES as u64 + 10_000;
+        let sender = std::thread::spawn(move || {
+            let frames: Vec<u8> = (0..total).flat_map(|id| text_frame(&send_text(id))).collect();
+            writer.write_all(&frames).unwrap();
+        });
+        let frame = peer.next_json();
+        assert_eq!(frame["error"]["name"], "BUSY");
+        assert!(frame["error"]["retry_after_ms"].as_u64().unwrap() > 0);
+        peer.stream.shutdown(Shutdown::Read).unwrap();
+        let _ = peer.stream.shutdown(Shutdown::Both);
+        let _ = sender.join();
+        server.gateway.stop().unwrap();
+    });
+}

@@ -1,0 +1,157 @@
+//! How connections begin and end.
+
+use super::*;
+
+/// FIN together with data makes one edge only: the data must still be worked on, and the end seen.
+#[test]
+fn the_end_behind_data_is_seen() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |_| {});
+        let (mut peer, _) = server.log_in(1);
+        peer.text(&send_text(1));
+        peer.stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(server.next_frames(1).len(), 1);
+        let closed = server.next_call();
+        assert!(matches!(closed.request, Some(call::Request::Closed(_))));
+        assert_eq!(closed.user_id, 1);
+        let stats = server.gateway.stats();
+        assert_eq!(stats.connections, 0);
+        server.gateway.stop().unwrap();
+    });
+}
+
+#[test]
+fn a_handshake_that_trickles_ends_at_the_deadline_in_total() {
+    on_every_driver(|io| {
+        let server = start(io, serve(), |config| config.limits.handshake_ms = 700);
+        let mut trickle = server.connect();
+        let started = Instant::now();
+        let head = handshake("/ws");
+        for byte in head.as_bytes() {
+            if trickle.stream.write_all(&[*byte]).is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            if started.elapsed() > Duration::from_secs(8) {
+                break;
+            }
+        }
+        let mut rest = [0; 1024];
+        assert_eq!(trickle.stream.read(&mut rest).unwrap_or(0), 0);
+        let mut anonymous = server.connect();
+        anonymous.upgrade("/ws");
+        assert_eq!(anonymous.close_code(), 4201);
+        eventually("both are gone", || {
+            server.gateway.stats().connections == 0 || {
+                let _ = anonymous.stream.shutdown(Shutdown::Both);
+                false
+            }
+        });
+        server.gateway.stop().unwrap();
+    });
+}
+
+#[test]
+fn silence_ends_a_connection_and_any_byte_keeps_it() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |config| {
+            config.limits.heartbeat_ms = 400;
+            config.limits.heartbeat_misses = 3;
+        });
+        let (mut silent, _) = server.log_in(1);
+        let (mut alive, _) = server.log_in(2);
+        for _ in 0..25 {
+            alive.text(r#"{"cmd":0}"#);
+            assert_eq!(alive.next_json()["code"], 0);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!(silent.close_code(), 4102);
+        let closed = server.next_call();
+        assert!(matches!(closed.request, Some(call::Request::Closed(_))));
+        assert_eq!(closed.user_id, 1, "the silent one ends first");
+        server.gateway.stop().unwrap();
+    });
+}
+
+#[test]
+fn stopping_answers_what_is_under_way_and_says_goodbye() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |_| {});
+        let (mut peer, _) = server.log_in(1);
+        peer.text(&send_text(1));
+        let frame = server.next_frames(1).remove(0);
+        let (mailbox, reply) = (Arc::clone(&server.mailbox), server.ack(&frame, 5));
+        let logic = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            mailbox.deliver(DeliveryBatch { replies: vec![reply], ..Default::default() });
+        });
+        let client = std::thread::spawn(move || {
+            let ack = peer.next_json();
+            let goaway = peer.next_json();
+            (ack, goaway, peer.close_code())
+        });
+        server.gateway.stop().unwrap();
+        logic.join().unwrap();
+        let (ack, goaway, code) = client.join().unwrap();
+        assert_eq!((&ack["seq"], &goaway["cmd"], code), (&5.into(), &11.into(), 4000));
+    });
+}
+
+#[test]
+fn connections_over_the_limit_are_refused_politely() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |config| config.max_connections = 2);
+        let (mut first, _) = server.log_in(1);
+        let (_second, _) = server.log_in(2);
+        let mut third = server.connect();
+        let mut answer = String::new();
+        third.stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        first.text(r#"{"cmd":0}"#);
+        assert_eq!(first.next_json()["code"], 0);
+        server.gateway.stop().unwrap();
+    });
+}
+
+/// An idle shard must not spin: the epoll driver does when it trusts its own readiness flag.
+#[test]
+fn an_idle_shard_takes_no_turns() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |_| {});
+        let (_peer, _) = server.log_in(1);
+        std::thread::sleep(Duration::from_millis(200));
+        let before = server.gateway.stats().turns;
+        std::thread::sleep(Duration::from_millis(500));
+        let turns = server.gateway.stats().turns - before;
+        assert!(turns <= 5, "{turns} turns without traffic");
+        server.gateway.stop().unwrap();
+    });
+}
+
+#[test]
+fn many_connections_come_and_go_without_a_trace() {
+    on_every_driver(|io| {
+        let mut server = start(io, Mode::Echo, |_| {});
+        let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = descriptors();
+        for round in 0..5 {
+            let mut peers: Vec<_> = (0..200).map(|_| server.connect()).collect();
+            for (index, peer) in peers.iter_mut().enumerate() {
+                match index % 3 {
+                    0 => peer.upgrade("/"),
+                    1 => peer.send(b"GET / HTTP/1.1\r\nHo"),
+                    _ => {}
+                }
+            }
+            drop(peers);
+            eventually(&format!("round {round} is gone"), || {
+                server.gateway.stats().connections == 0
+            });
+        }
+        eventually("all descriptors are closed", || descriptors() <= before + 20);
+        let mut calls = Vec::new();
+        server.calls.take(&mut calls, Duration::ZERO);
+        assert!(calls.is_empty());
+        server.gateway.stop().unwrap();
+    });
+}
