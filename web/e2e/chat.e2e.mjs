@@ -19,6 +19,37 @@ after(async () => {
   await stage?.close();
 });
 
+/** Runs in the page: conversations the device remembers. */
+const countArchived = () =>
+  new Promise((resolve, reject) => {
+    const opening = indexedDB.open("corelane");
+    opening.onerror = () => reject(opening.error);
+    opening.onsuccess = () => {
+      const counting = opening.result.transaction("rooms").objectStore("rooms").count();
+      counting.onsuccess = () => {
+        opening.result.close();
+        resolve(counting.result);
+      };
+    };
+  });
+
+/** Runs in the page: the newest message the device remembers of a conversation. */
+const lastArchived = (id) =>
+  new Promise((resolve, reject) => {
+    const opening = indexedDB.open("corelane");
+    opening.onerror = () => reject(opening.error);
+    opening.onsuccess = () => {
+      const reading = opening.result.transaction("rooms").objectStore("rooms").getAll();
+      reading.onsuccess = () => {
+        opening.result.close();
+        const found = reading.result.find(({ room }) => room.info.conversationId === id);
+        resolve(found?.room.messages.at(-1)?.content);
+      };
+    };
+  });
+
+const atEnd = (log) => log.evaluate((el) => el.scrollHeight - el.scrollTop - el.clientHeight < 5);
+
 const noHoles = (transcript) => {
   const seqs = transcript.map(([seq]) => seq);
   assert.deepEqual(seqs, seqs.map((_, i) => seqs[0] + i), "seqs rise by one");
@@ -187,17 +218,25 @@ test("a reload without a connection recovers by itself", async () => {
     if (refuse) void socket.close({ code: 1013 });
     else socket.connectToServer();
   });
+  // Changes are written with a little delay.
+  await until("the device remembers", async () => (await alice.page.evaluate(lastArchived, direct)) === "written offline 2");
   await alice.page.reload();
+  // The list and the newest messages are there without a server.
   await alice.id("connection-banner").waitFor();
+  await alice.row(group).waitFor();
+  await alice.sees("written offline 2", "sent");
+  await alice.send("written after the reload");
+  await alice.sees("written after the reload", "sending");
   await alice.page.reload();
-  // Without a connection there is no list, but the address still names the conversation.
-  await alice.id("list-empty").waitFor();
+  await alice.sees("written after the reload", "sending");
   refuse = false;
   await alice.online();
-  await alice.sees("written offline 2", "sent");
+  await alice.sees("written after the reload", "sent");
+  await bob.sees("written after the reload");
+  assert.equal(await bob.message("written after the reload").count(), 1);
 });
 
-test("history: reload keeps the session, scrolling up loads what is older", async () => {
+test("a reload keeps the session and shows the history", async () => {
   const count = 45;
   for (let i = 1; i <= count; i++) await (i % 2 ? alice : bob).send(`line ${i}`);
   await alice.sees(`line ${count - (count % 2 ? 0 : 1)}`, "sent");
@@ -209,22 +248,40 @@ test("history: reload keeps the session, scrolling up loads what is older", asyn
   await alice.id("thread").waitFor();
   assert.equal(await alice.id("own-name").textContent(), alice.name);
   await alice.sees(whole.at(-1)[1]);
-  assert.ok((await alice.transcript()).length < whole.length, "the first page is not everything");
-  const log = alice.id("messages");
-  assert.ok(await log.evaluate((el) => el.scrollHeight - el.scrollTop - el.clientHeight < 5), "shows the newest");
+  await alice.online();
+  assert.deepEqual((await alice.transcript()).at(-1), whole.at(-1));
+  noHoles(await alice.transcript());
+});
 
-  const anchor = (await alice.transcript())[0];
+test("a second device reads history backwards, and gets what the first one sends", async () => {
+  const whole = await bob.transcript();
+  const desk = await stage.person("alice");
+  await desk.login();
+  await desk.open(direct);
+  await desk.sees(whole.at(-1)[1]);
+  assert.ok((await desk.transcript()).length < whole.length, "the first page is not everything");
+  const log = desk.id("messages");
+  assert.ok(await atEnd(log), "shows the newest");
+
+  const anchor = (await desk.transcript())[0];
   await log.evaluate((el) => (el.scrollTop = 10));
-  await until("older messages arrive", async () => (await alice.transcript())[0][0] < anchor[0]);
-  const place = await alice.page.locator(`[data-seq="${anchor[0]}"]`).evaluate((el) => el.getBoundingClientRect().top);
+  await until("older messages arrive", async () => (await desk.transcript())[0][0] < anchor[0]);
+  const place = await desk.page.locator(`[data-seq="${anchor[0]}"]`).evaluate((el) => el.getBoundingClientRect().top);
   assert.ok(place > 0 && place < 400, `what was read stays on the screen (at ${place})`);
   await until("the beginning is reached", async () => {
     await log.evaluate((el) => (el.scrollTop = 0));
-    return (await alice.transcript()).length === whole.length;
+    return (await desk.transcript())[0][0] === 1;
   });
-  assert.deepEqual(await alice.transcript(), whole);
-  await alice.id("to-end").click();
-  await until("back at the end", () => log.evaluate((el) => el.scrollHeight - el.scrollTop - el.clientHeight < 5));
+  const complete = await desk.transcript();
+  noHoles(complete);
+  assert.deepEqual(complete.slice(-whole.length), whole);
+  await desk.id("to-end").click();
+  await until("back at the end", () => atEnd(log));
+
+  await alice.send("from my other device");
+  const message = await desk.sees("from my other device");
+  assert.equal(await message.getAttribute("data-own"), "true");
+  await desk.context.close();
 });
 
 test("reading above is not disturbed by new messages", async () => {
@@ -327,6 +384,7 @@ test("log out forgets the session, log in brings the history back", async () => 
   await alice.id("logout").click();
   await alice.id("auth-form").waitFor();
   assert.equal(await alice.page.evaluate(() => localStorage.getItem("corelane.session")), null);
+  await until("nothing is left on the device", async () => (await alice.page.evaluate(countArchived)) === 0);
   await alice.page.reload();
   await alice.id("auth-form").waitFor();
   await alice.page.setViewportSize(PHONE);

@@ -39,7 +39,9 @@ export class Chat {
       setList("conversations", reconcile(conversations.map(copy), { key: "conversationId" }));
     client.on("connection", (state) => {
       setConnection(state);
-      if (state.status === "stopped" && state.reason === "unauthenticated") void this.sessionEnded(setNotice);
+      if (state.status !== "stopped" || state.reason !== "unauthenticated" || client.user === undefined) return;
+      client.endSession();
+      setNotice("session-ended");
     });
     client.on("user", (next) => {
       setUser(next ?? undefined);
@@ -146,11 +148,6 @@ export class Chat {
         for (const one of dirty) this.version(one)[1]((n) => n + 1);
       });
     });
-  }
-
-  private async sessionEnded(setNotice: (notice: Notice) => void): Promise<void> {
-    await this.client.logout();
-    setNotice("session-ended");
   }
 }
 

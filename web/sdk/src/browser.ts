@@ -1,6 +1,7 @@
 /** The environment of a browser, or of any runtime with WebSocket, fetch and crypto. */
 
 import type { Clock, Environment, Exclusive, KeyValueStore, Network, Random, Transport } from "./env.js";
+import { indexedDbArchive } from "./indexeddb.js";
 
 const clock: Clock = {
   now: () => Date.now(),
@@ -82,6 +83,7 @@ export function defaultEnvironment(): Environment {
     network,
     fetch: (input, init) => fetch(input, init),
     exclusive,
+    archive: typeof indexedDB === "undefined" ? undefined : indexedDbArchive(indexedDB),
   };
 }
 

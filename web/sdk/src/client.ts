@@ -1,5 +1,6 @@
 /** The client as applications see it. It wires the parts; the rules live in them. */
 
+import { Archive } from "./archive.js";
 import { defaultEnvironment } from "./browser.js";
 import { Calls } from "./calls.js";
 import { Emitter, type Listener } from "./emitter.js";
@@ -71,9 +72,12 @@ export class CorelaneClient {
   private readonly outbox: Outbox;
   private readonly sender: Sender;
   private readonly reader: Reader;
+  private readonly archive: Archive;
   private readonly deviceId: string;
   private readonly deviceClass: string;
   private known: User | undefined;
+  /** Settles when what the device has kept is there. */
+  private restored: Promise<void> = Promise.resolve();
   private unsubscribe: () => void = () => {};
 
   constructor(options: ClientOptions) {
@@ -93,8 +97,11 @@ export class CorelaneClient {
     this.puller = new Puller(this.env, this.tuning, this.calls, this.rooms, this.emitter);
     this.syncer = new Syncer(this.env, this.tuning, this.calls, this.rooms, this.emitter);
     this.reader = new Reader(this.env, this.tuning, this.calls, this.emitter);
+    this.archive = new Archive(this.env, this.rooms, (detail) => this.warn("STORAGE", detail));
+    this.emitter.on("conversation", ({ conversationId }) => this.archive.touch(conversationId));
+    this.emitter.on("history", ({ conversationId }) => this.archive.touch(conversationId));
     this.link = this.makeLink(webSocketUrl(baseUrl), options.tokenProvider ?? this.session.token);
-    if (this.known !== undefined) this.outbox.attach(this.known.userId);
+    if (this.known !== undefined) this.attach(this.known.userId);
   }
 
   // ---- account -------------------------------------------------------------------------------------
@@ -120,17 +127,23 @@ export class CorelaneClient {
   }
 
   /**
-   * Ends the session on this device and revokes its refresh tokens. The device forgets the user even when
-   * the server cannot be reached.
+   * Ends the session on this device and revokes its refresh tokens. The device forgets everything of the
+   * user, unsent messages included, even when the server cannot be reached.
    */
   async logout(): Promise<void> {
     const { accessToken } = this.session;
-    this.disconnect();
     this.forget();
-    this.session.end();
-    this.known = undefined;
-    this.emitter.emit("user", null);
+    this.leaveSession();
     if (accessToken !== undefined) await this.rest.logout(accessToken).catch(() => {});
+  }
+
+  /**
+   * For a session that ended by itself (`stopped` with `unauthenticated`): back to nobody logged in, but what
+   * waits in the outbox and what was kept stays on the device for the same user's next login.
+   */
+  endSession(): void {
+    this.forget({ keepStored: true });
+    this.leaveSession();
   }
 
   // ---- connection ----------------------------------------------------------------------------------
@@ -291,7 +304,11 @@ export class CorelaneClient {
   private makeLink(url: string, token: TokenProvider): Link {
     const { deviceId, deviceClass, tuning } = this;
     return new Link(this.env, { url, deviceId, deviceClass, tuning }, {
-      token,
+      token: async (renew) => {
+        // Catching up starts where the kept messages end, so they come first.
+        await this.restored;
+        return token(renew);
+      },
       stateChanged: (state) => this.emitter.emit("connection", state),
       up: (user) => this.up(user),
       down: () => this.down(),
@@ -342,16 +359,39 @@ export class CorelaneClient {
 
   private identify(user: User): void {
     const changed = this.known?.userId !== user.userId || this.known.username !== user.username;
-    if (this.known !== undefined && this.known.userId !== user.userId) this.rooms.clear();
+    const other = this.known?.userId !== user.userId;
+    if (other && this.known !== undefined) this.rooms.clear();
     this.known = user;
-    this.outbox.attach(user.userId);
+    if (other) this.attach(user.userId);
     if (changed) this.emitter.emit("user", user);
   }
 
-  private forget(): void {
+  /** Turns to what this device keeps of the user. */
+  private attach(userId: string): void {
+    this.outbox.attach(userId);
+    this.restored = this.archive.attach(userId).then((kept) => {
+      // After the first sync the server has spoken for all conversations.
+      if (this.known?.userId === userId && !this.syncer.synced) this.rooms.restore(kept);
+    });
+  }
+
+  private leaveSession(): void {
+    this.session.end();
+    this.known = undefined;
+    this.emitter.emit("user", null);
+  }
+
+  private forget({ keepStored = false } = {}): void {
+    this.disconnect();
     this.sender.reset();
     this.reader.reset();
     this.syncer.reset();
+    if (!keepStored) {
+      this.outbox.clear();
+      this.archive.clear();
+    }
+    this.outbox.detach();
+    this.archive.detach();
     this.rooms.clear();
   }
 

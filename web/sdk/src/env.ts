@@ -3,6 +3,8 @@
  * HTTP, storage) comes in through these interfaces, so tests run without timers or sockets.
  */
 
+import type { ArchiveStore } from "./archive.js";
+
 /** Cancels a timer; calling it twice, or after the timer ran, does nothing. */
 export type Cancel = () => void;
 
@@ -72,4 +74,6 @@ export interface Environment {
   network: Network;
   fetch: typeof fetch;
   exclusive: Exclusive;
+  /** Where conversations outlive the page; undefined: nowhere. */
+  archive: ArchiveStore | undefined;
 }

@@ -1,3 +1,4 @@
+export type { ArchivedRoom, ArchiveStore } from "./archive.js";
 export { backoffCeilingMs, backoffMs, type BackoffOptions } from "./backoff.js";
 export { defaultEnvironment, memoryStore, webStore } from "./browser.js";
 export { type ClientOptions, CorelaneClient } from "./client.js";
@@ -14,6 +15,7 @@ export type {
   Transport,
 } from "./env.js";
 export { closeAction, type CloseAction, CorelaneError, type Failure } from "./errors.js";
+export { indexedDbArchive } from "./indexeddb.js";
 export { DEFAULT_TUNING, type Tuning } from "./options.js";
 export type { TokenProvider } from "./session.js";
 export type {

@@ -35,6 +35,11 @@ export class Outbox {
   clear(): void {
     this.items = [];
     this.save();
+  }
+
+  /** Turns away from the user. What is stored stays there. */
+  detach(): void {
+    this.items = [];
     this.key = undefined;
   }
 

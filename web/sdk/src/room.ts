@@ -1,5 +1,6 @@
 /** What the client knows of one conversation: the server's description, the order, and a run of messages. */
 
+import type { ArchivedRoom } from "./archive.js";
 import { Timeline } from "./timeline.js";
 import type { Conversation, Message } from "./types.js";
 
@@ -38,6 +39,8 @@ export class Room {
   private lowest = 1;
   /** The unread counter has taken every seq up to here into account. */
   private countedSeq = 0;
+  /** Came from this device and was not compared with the server yet. */
+  private unconfirmed = false;
 
   constructor(
     readonly conversationId: string,
@@ -72,8 +75,21 @@ export class Room {
     return this.timeline !== undefined;
   }
 
+  /** Starts from what was kept on the device. */
+  restore(kept: ArchivedRoom): void {
+    this.info = kept.info;
+    this.timeline = new Timeline<Message>(kept.lastSeq);
+    this.kept = kept.messages;
+    this.lowest = kept.messages[0]?.seq ?? kept.lastSeq + 1;
+    this.hasOlder = this.lowest === 1 ? false : undefined;
+    this.countedSeq = Math.max(kept.info.maxSeq, kept.lastSeq);
+    this.unconfirmed = true;
+  }
+
   /** Takes the server's description. The answer is what it makes deliverable. */
   learn(info: Conversation, start: Start, ownId: string): Message[] {
+    if (this.unconfirmed && !this.agrees(info)) this.reset();
+    this.unconfirmed = false;
     const old = this.info;
     const released = this.timeline === undefined ? this.anchor(info, start) : [];
     this.timeline?.known(info.maxSeq);
@@ -174,6 +190,21 @@ export class Room {
   members(change: number): void {
     if (this.info === undefined) return;
     this.info = { ...this.info, memberCount: Math.max(0, this.info.memberCount + change) };
+  }
+
+  /** A server that was set up anew, or restored from a backup, counts from a lower seq. */
+  private agrees(info: Conversation): boolean {
+    if (info.maxSeq < this.lastSeq) return false;
+    const { lastMessage } = info;
+    const same = lastMessage === null ? undefined : this.kept.find((message) => message.seq === lastMessage.seq);
+    return same === undefined || same.messageId === lastMessage?.messageId;
+  }
+
+  private reset(): void {
+    this.info = undefined;
+    this.timeline = undefined;
+    this.kept = [];
+    this.countedSeq = 0;
   }
 
   private anchor(info: Conversation, start: Start): Message[] {

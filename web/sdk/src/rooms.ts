@@ -1,5 +1,6 @@
 /** All conversations of the user, and the one place where messages reach the application. */
 
+import type { ArchivedRoom } from "./archive.js";
 import type { Emitter } from "./emitter.js";
 import { Room, type Start } from "./room.js";
 import type { ClientEvents, Conversation, Message } from "./types.js";
@@ -44,10 +45,26 @@ export class Rooms {
     );
   }
 
+  /** Takes what was kept on the device, except where the server has already spoken. */
+  restore(kept: readonly ArchivedRoom[]): void {
+    this.emitter.batch(() => {
+      for (const one of kept) {
+        if (this.rooms.has(one.info.conversationId)) continue;
+        const room = this.open(one.info.conversationId);
+        room.restore(one);
+        this.changed(room);
+      }
+    });
+  }
+
   /** Takes a description from the server. */
   learn(info: Conversation, start: Start): Room {
     const room = this.open(info.conversationId);
+    const { messages } = room;
     const released = room.learn(info, start, this.hooks.ownId());
+    if (messages.length > 0 && room.messages.length === 0) {
+      this.emitter.emit("history", { conversationId: room.conversationId });
+    }
     if (room.skipAhead(this.limits.catchUpLimit, this.limits.pullLimit)) {
       this.emitter.emit("history", { conversationId: room.conversationId });
     }

@@ -125,7 +125,6 @@ export class Sender {
     const waiting = [...this.waiters.values()].flat();
     this.waiters.clear();
     for (const waiter of waiting) waiter.reject(localError("LOGGED_OUT", "the user logged out", false));
-    this.outbox.clear();
   }
 
   /** Takes the answer to a send. */

@@ -121,6 +121,7 @@ export class World {
       network: this.network(name),
       fetch: ((input: string, init: RequestInit) => this.fetch(input, init)) as typeof fetch,
       exclusive: (_, work) => work(),
+      archive: undefined,
     };
   }
 

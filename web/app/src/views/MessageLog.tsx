@@ -35,6 +35,7 @@ export const MessageLog: Component<Props> = (props) => {
   const [loading, setLoading] = createSignal(false);
   const [error, setError] = createSignal("");
 
+  const online = createMemo(() => props.chat.connection().status === "online");
   const toEnd = (): void => {
     log.scrollTop = log.scrollHeight;
     setAtEnd(true);
@@ -44,7 +45,7 @@ export const MessageLog: Component<Props> = (props) => {
   };
 
   const loadOlder = async (): Promise<void> => {
-    if (loading() || props.chat.client.hasOlder(id) === false) return;
+    if (loading() || !online() || props.chat.client.hasOlder(id) === false) return;
     setLoading(true);
     setError("");
     try {
@@ -90,6 +91,10 @@ export const MessageLog: Component<Props> = (props) => {
       read();
     }),
   );
+
+  createEffect(() => {
+    if (online()) fill();
+  });
 
   const ownLast = (): boolean => messages().at(-1)?.senderId === props.chat.user()?.userId;
   const senderOf = (index: number): Placed | undefined => messages()[index];
