@@ -96,7 +96,7 @@ fn the_unit_is_measured() {
     assert!((9.0..=10.1).contains(&under_way), "{under_way} messages under way on average");
     let rate = 20_000.0 / (number("wall_ms") / 1e3);
     assert!((rate - number("messages_per_s")).abs() < rate * 0.01);
-    assert!(report["memory"]["before"]["rss_bytes"].as_u64() > Some(0));
+    assert!(report["memory"]["start"]["rss_bytes"].as_u64() > Some(0));
 }
 
 #[test]
@@ -135,11 +135,15 @@ fn heartbeats_reach_each_connection_at_its_own_path() {
         }
     });
     let path = ["--path", "/ws?user_id=u{n}", "--protocol", "corelane"];
-    let counts =
-        ["--messages", "400", "--order", "sweep", "--warm-messages", "20", "--warm-connections"];
+    let counts = ["--messages", "400", "--order", "sweep", "--warm-connections"];
     for warm in ["0", "5"] {
-        let more = [&path[..], &counts[..], &[warm]].concat();
+        let more = [&path[..], &counts[..], &[warm, "--steps", "3"]].concat();
         let report = report(&client(&address, std::process::id(), &more));
+        let readings = report["memory"]["steps"].as_array().unwrap();
+        let counts: Vec<_> = readings.iter().map(|reading| &reading["connections"]).collect();
+        assert_eq!(counts.len(), 4);
+        assert_eq!(counts[0].to_string(), warm);
+        assert_eq!(counts[3], 40);
         assert_eq!(report["messages"], 400, "{warm} warm connections");
     }
 }

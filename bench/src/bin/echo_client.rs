@@ -1,8 +1,8 @@
 //! Drives an echo server in a closed loop and writes what it cost as one JSON document.
 //!
-//! Phases: memory at the start; the warm connections and their exchanges, memory before; the
-//! other connections, memory idle; warm-up and measured exchanges, memory after. CPU is the
-//! server's own account over the measured exchanges alone.
+//! Phases: memory at the start; the warm connections and their exchanges; the other connections,
+//! memory around each step; warm-up and measured exchanges, memory after. CPU is the server's
+//! own account over the measured exchanges alone.
 
 use std::fs;
 use std::io::Write;
@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bench::client::{Client, Order, Phase, Protocol, Target};
+use bench::growth::{self, Reading};
 use bench::machine;
 use bench::process::{Memory, Observed};
 use clap::Parser;
@@ -43,6 +44,9 @@ struct Args {
     /// Messages exchanged on the warm connections.
     #[arg(long, default_value_t = 0)]
     warm_messages: u64,
+    /// The other connections are opened in this many steps, with a memory reading after each.
+    #[arg(long, default_value_t = 1)]
+    steps: usize,
     /// Messages under way at any time, each on its own connection.
     #[arg(long, default_value_t = 500)]
     outstanding: usize,
@@ -72,11 +76,14 @@ struct Args {
 #[derive(Debug, Serialize)]
 struct MemoryReport {
     start: Memory,
-    before: Memory,
     idle: Memory,
     after: Memory,
-    /// Growth since `before` of private dirty pages per connection; negative when the server gave pages back.
+    /// From the warm connections to all of them.
+    steps: Vec<Reading>,
+    /// Bytes per connection while they were opened.
     idle_bytes_per_connection: f64,
+    /// The same and what the exchanges added, spread over all connections; less when the server
+    /// gave pages back.
     after_bytes_per_connection: f64,
 }
 
@@ -115,12 +122,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn run(args: &Args) -> anyhow::Result<Report> {
-    let warm = args.warm_connections;
-    let measured = args
-        .connections
-        .checked_sub(warm)
-        .filter(|&measured| measured > 0)
-        .context("--warm-connections must be below --connections")?;
+    if args.warm_connections >= args.connections {
+        bail!("--warm-connections must be below --connections");
+    }
     if let Some(core) = args.core {
         machine::pin_to_core(core)?;
     }
@@ -135,18 +139,8 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     let server = Observed::new(args.pid);
     let mut client = Client::new(&target, args.payload, args.order)?;
     let start = server.memory()?;
-    if warm > 0 {
-        client.connect(&target, warm)?;
-        if args.warm_messages > 0 {
-            client.exchange(args.warm_messages, args.outstanding.min(warm))?;
-        }
-        sleep(settle);
-    }
-    let before = server.memory()?;
-    let connecting = Instant::now();
-    client.connect(&target, measured)?;
-    let connect_ms = connecting.elapsed().as_secs_f64() * 1e3;
-    sleep(settle);
+    warm_up(args, &mut client, &target)?;
+    let (steps, connecting) = open(args, &mut client, &target, &server)?;
     let idle = server.memory()?;
 
     if args.warmup > 0 {
@@ -159,27 +153,58 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     let client_ns = Observed::this().cpu_ns()?.saturating_sub(client_from_ns);
     sleep(settle);
     let after = server.memory()?;
-    let memory = compare([start, before, idle, after], measured);
-    Ok(report(args, connect_ms, &phase, (server_ns, client_ns), memory))
-}
-
-fn compare([start, before, idle, after]: [Memory; 4], connections: usize) -> MemoryReport {
-    let grown = |now: Memory| {
-        (now.private_dirty_bytes as f64 - before.private_dirty_bytes as f64) / connections as f64
-    };
-    MemoryReport {
+    let idle_bytes_per_connection = growth::per_connection(&steps);
+    let added = after.private_dirty_bytes as f64 - idle.private_dirty_bytes as f64;
+    let after_bytes_per_connection = idle_bytes_per_connection + added / args.connections as f64;
+    let memory = MemoryReport {
         start,
-        before,
         idle,
         after,
-        idle_bytes_per_connection: grown(idle),
-        after_bytes_per_connection: grown(after),
+        steps,
+        idle_bytes_per_connection,
+        after_bytes_per_connection,
+    };
+    Ok(report(args, connecting, &phase, (server_ns, client_ns), memory))
+}
+
+fn warm_up(args: &Args, client: &mut Client, target: &Target) -> anyhow::Result<()> {
+    client.connect(target, args.warm_connections)?;
+    if args.warm_messages > 0 {
+        client.exchange(args.warm_messages, args.outstanding.min(args.warm_connections))?;
     }
+    sleep(Duration::from_millis(args.settle_ms));
+    Ok(())
+}
+
+/// Opens the connections that are not warm; returns the memory around each step and the time
+/// that connecting took.
+fn open(
+    args: &Args,
+    client: &mut Client,
+    target: &Target,
+    server: &Observed,
+) -> anyhow::Result<(Vec<Reading>, Duration)> {
+    let mut connections = args.warm_connections;
+    let mut connecting = Duration::ZERO;
+    let read = |connections| -> anyhow::Result<Reading> {
+        let private_dirty_bytes = server.memory()?.private_dirty_bytes;
+        Ok(Reading { connections, private_dirty_bytes })
+    };
+    let mut readings = vec![read(connections)?];
+    for part in growth::parts(args.connections - args.warm_connections, args.steps) {
+        let started = Instant::now();
+        client.connect(target, part)?;
+        connecting += started.elapsed();
+        sleep(Duration::from_millis(args.settle_ms));
+        connections += part;
+        readings.push(read(connections)?);
+    }
+    Ok((readings, connecting))
 }
 
 fn report(
     args: &Args,
-    connect_ms: f64,
+    connecting: Duration,
     phase: &Phase,
     (server_ns, client_ns): (u64, u64),
     memory: MemoryReport,
@@ -192,7 +217,7 @@ fn report(
         connections: args.connections,
         outstanding: args.outstanding,
         payload_bytes: args.payload,
-        connect_ms,
+        connect_ms: connecting.as_secs_f64() * 1e3,
         messages: phase.messages,
         wall_ms: wall_ns / 1e6,
         messages_per_s: messages / wall_ns * 1e9,

@@ -15,8 +15,11 @@ use crate::repo::Repo;
 use crate::scratch::Scratch;
 
 /// Connections opened and used before growth is counted, so that buffers a server makes once,
-/// at first use, and memory its start took and gives back late, do not count.
-const WARM_CONNECTIONS: usize = 5_000;
+/// at first use, do not count.
+const WARM_CONNECTIONS: usize = 1_000;
+/// Steps in which the others are opened. A step in which the server gives back memory (what its
+/// start took) is left out.
+const STEPS: &str = "14";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -111,7 +114,7 @@ fn measure_gateway(
 ) -> anyhow::Result<Report> {
     let subject = Subject { small_pages, ..gateway_echo(program.to_path_buf()) };
     let warm = WARM_CONNECTIONS.to_string();
-    let warm_options = ["--warm-connections", &warm, "--warm-messages", "20000"];
+    let warm_options = ["--warm-connections", &warm, "--warm-messages", "20000", "--steps", STEPS];
     let options = ["--messages", "100000", "--warmup", "0"];
     instrument.measure(&subject, &[&warm_options[..], &options].concat())
 }
@@ -127,7 +130,7 @@ fn measure_corelane(
     let subject = logged_in(program, data.path(), args.common.connections, small_pages);
     let (warm, every) = (WARM_CONNECTIONS.to_string(), (2 * args.common.connections).to_string());
     let twice = (2 * WARM_CONNECTIONS).to_string();
-    let warm_options = ["--warm-connections", &warm, "--warm-messages", &twice];
+    let warm_options = ["--warm-connections", &warm, "--warm-messages", &twice, "--steps", STEPS];
     let options = ["--messages", &every, "--warmup", "0", "--order", "sweep"];
     instrument.measure(&subject, &[&warm_options[..], &options].concat())
 }
@@ -152,14 +155,15 @@ fn logged_in(program: &Path, data: &Path, connections: usize, small_pages: bool)
 fn result(args: &Args, rows: &[Row]) -> String {
     let Common { connections, outstanding, payload, .. } = args.common;
     let mut text = format!(
-        "\n{connections} connections. Idle and after: growth of the process's private dirty pages \
-         beyond the first {WARM_CONNECTIONS} connections, which were opened and used before, \
-         divided by the others. All growth: since before the first connection, divided by all; \
-         below zero when the server gave back more of what its start took.\n\
+        "\n{connections} connections. Idle: growth of the process's private dirty pages beyond the \
+         first {WARM_CONNECTIONS} connections, which were opened and used before, divided by the \
+         others; they are opened in {STEPS} steps, and a step in which the server gave memory back \
+         is left out. All growth: since before the first connection, divided by all; below zero \
+         when the server gave back more of what its start took.\n\
          Between idle and after: for gateway echo 100,000 echoes of {payload} bytes, \
          {outstanding} outstanding; for corelane two heartbeats on each connection, each a user \
-         of its own.\nThe allocator asks for huge pages, so memory as it runs grows in steps of \
-         2 MiB; with 4 KiB pages the steps vanish.\n\
+         of its own.\nWhere huge pages are in use, memory as it runs grows in steps of 2 MiB; with \
+         4 KiB pages only, the steps vanish.\n\
          Median (smallest-largest) of {} fresh servers.\n\n\
          | who | idle, bytes | after, bytes | all growth, bytes | RSS at start, MB | after | in huge pages, MB | \
          connections/s |\n|---|---|---|---|---|---|---|---|\n",

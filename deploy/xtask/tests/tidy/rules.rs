@@ -128,7 +128,7 @@ pub(crate) const CRATES: &[Crate] = &[
         package: "bench",
         imports: &["codec", "proto", "gateway", "logic-svc", "loadgen", "standalone"],
         test_imports: &[],
-        order: "machine | process | client < main",
+        order: "machine | process | growth | client < main",
         unsafe_rooms: &[],
         pure: &[],
         only_in: &[],
