@@ -323,7 +323,8 @@ export class ChatModel {
     conversation.byMsgId.set(key, row);
     this.touch(conversation);
     const member = conversation.members.get(user.id);
-    if (member !== undefined && member.readSeq === row.seq - 1) member.readSeq = row.seq;
+    // Who writes has read.
+    if (member !== undefined) member.readSeq = row.seq;
     return { row, fresh: true };
   }
 
@@ -389,7 +390,7 @@ export class ChatModel {
       name: conversation.type === "direct" ? this.peerName(conversation, user) : conversation.name,
       max_seq: last?.seq ?? 0,
       read_seq: readSeq,
-      unread: conversation.messages.filter((row) => row.seq > readSeq && row.sender_id !== user.id).length,
+      unread: (last?.seq ?? 0) - readSeq,
       member_count: conversation.members.size,
       role: member?.role ?? "",
       last_active_at_ms: conversation.activeAtMs,

@@ -103,7 +103,7 @@ export class Room {
       maxSeq: Math.max(info.maxSeq, this.targetSeq),
       lastActiveAtMs: Math.max(info.lastActiveAtMs, old?.lastActiveAtMs ?? 0),
       // A read mark that is still on its way makes the server's counter stale.
-      unread: readSeq >= info.maxSeq ? newer : info.unread + newer,
+      unread: Math.min(info.unread, Math.max(0, info.maxSeq - readSeq)) + newer,
     };
     this.countedSeq = Math.max(info.maxSeq, this.lastSeq);
     return released;
@@ -144,12 +144,15 @@ export class Room {
     this.kept = kept;
     if (this.info === undefined) return;
     const { info } = this;
-    const counts = message.seq > this.countedSeq && message.seq > info.readSeq && message.senderId !== ownId;
+    const unseen = message.seq > this.countedSeq && message.seq > info.readSeq;
+    // Who writes has read everything before, on the server as here.
+    const own = message.senderId === ownId;
     this.countedSeq = Math.max(this.countedSeq, message.seq);
     this.info = {
       ...info,
       maxSeq: Math.max(info.maxSeq, message.seq),
-      unread: counts ? info.unread + 1 : info.unread,
+      readSeq: unseen && own ? message.seq : info.readSeq,
+      unread: unseen ? (own ? 0 : info.unread + 1) : info.unread,
       lastMessage: message.seq >= (info.lastMessage?.seq ?? 0) ? message : info.lastMessage,
       lastActiveAtMs: Math.max(info.lastActiveAtMs, message.createdAtMs),
     };

@@ -78,6 +78,9 @@ function check(world: World, id: string, people: Person[], sent: string[]): void
     expect(got.map((m) => [m.seq, m.msgId, m.content])).toEqual(expected.map((row) => [row.seq, row.msg_id, row.content]));
     expect(one.client.messages(id).map((m) => m.seq)).toEqual(got.map((m) => m.seq));
     expect(got[0]!.seq).toBe(1);
+    // Counters agree with the server's, though each side counted by itself.
+    const readSeq = world.server.conversations.get(id)!.members.get(one.client.user!.userId)!.readSeq;
+    expect(one.client.conversation(id)).toMatchObject({ readSeq, unread: messages.length - readSeq });
   }
   for (const one of people) {
     const own = messages.filter((row) => row.sender === one.name).map((row) => row.content);

@@ -355,6 +355,25 @@ describe("read marks", () => {
     expect(bob.client.conversation(id)?.unread).toBe(4);
   });
 
+  it("are not needed for what the user answered: who writes has read", async () => {
+    const world = new World();
+    const { alice, bob, id } = await world.pair();
+    alice.client.send(id, "1");
+    alice.client.send(id, "2");
+    await world.clock.advance(500);
+    expect(bob.client.conversation(id)?.unread).toBe(2);
+    bob.client.send(id, "3");
+    await world.clock.advance(500);
+    expect(bob.client.conversation(id)).toMatchObject({ unread: 0, readSeq: 3 });
+    alice.client.send(id, "4");
+    await world.clock.advance(500);
+    expect(bob.client.conversation(id)?.unread).toBe(1);
+    bob.wire.close(1006);
+    await world.clock.advance(5_000);
+    expect(bob.client.conversation(id)).toMatchObject({ unread: 1, readSeq: 3 });
+    expect(bob.sent(13)).toEqual([]);
+  });
+
   it("refused for good are dropped", async () => {
     const world = new World();
     const { alice, bob, id } = await world.pair();
