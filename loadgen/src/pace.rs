@@ -16,6 +16,7 @@ pub(crate) struct Pace {
     order: Vec<u32>,
     saturate: bool,
     end_ns: u64,
+    /// When a message was last found due.
     last_ns: u64,
 }
 
@@ -44,8 +45,8 @@ impl Pace {
 
     /// The next message that is due: its connection and due time.
     pub(crate) fn take_due(&mut self, now_ns: u64) -> Option<(u32, u64)> {
-        self.last_ns = now_ns;
         let (number, due_ns) = self.schedule.as_mut()?.take_due(now_ns)?;
+        self.last_ns = now_ns;
         let turn = number % (self.order.len().max(1) as u64);
         Some((*self.order.get(turn as usize)?, due_ns))
     }

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use codec::binary::PREFACE;
 use codec::ws::handshake;
@@ -18,6 +18,8 @@ use crate::rng::Rng;
 
 /// Longest time from the start of connecting to being logged in.
 const ESTABLISH_NS: u64 = 20 * SECOND_NS;
+/// Given source ports run from here, below those the kernel gives.
+const FIRST_PORT: u16 = 10_000;
 /// Attempts before a connection that never stood is given up.
 const ATTEMPTS_MAX: u16 = 6;
 
@@ -117,7 +119,7 @@ impl Net {
     fn start_connection(&mut self, index: u32) {
         let global = self.share.global(index);
         let target = self.target_of(global);
-        let opened = socket::connect(target, self.source_of(global));
+        let opened = socket::connect(target, self.source_of(index));
         let conn = &mut self.conns[index as usize];
         conn.generation = conn.generation.wrapping_add(1);
         conn.since_ns = self.now_ns;
@@ -141,18 +143,17 @@ impl Net {
     }
 
     /// Source addresses are spread when one does not have ports enough for one destination.
-    fn source_of(&self, global: u32) -> Option<Ipv4Addr> {
+    fn source_of(&self, index: u32) -> Option<SocketAddrV4> {
         let options = &self.plan.options;
+        let global = self.share.global(index);
+        let IpAddr::V4(target) = self.target_of(global).ip() else { return None };
         let targets = u32::try_from(self.plan.targets.len()).unwrap_or(1);
         let per_target = (options.connections + options.idle_connections).div_ceil(targets);
-        let loopback = self.target_of(global);
-        if per_target <= PER_SOURCE_ADDRESS
-            || !matches!(loopback.ip(), std::net::IpAddr::V4(ip) if ip.is_loopback())
-        {
+        if per_target <= PER_SOURCE_ADDRESS || !target.is_loopback() {
             return None;
         }
-        let source = global / targets / PER_SOURCE_ADDRESS;
-        Some(Ipv4Addr::from(0x7f01_0001 + source))
+        let first = self.conns[index as usize].attempts == 0 && !self.conns[index as usize].known;
+        Some(source_address(global / targets, first))
     }
 
     /// TCP stands, or not.
@@ -297,6 +298,15 @@ impl Net {
     }
 }
 
+/// The source of the n-th connection to a destination. Its port is given at the first attempt: the kernel
+/// takes a hundred times longer to find a free one among tens of thousands. A later attempt lets it, for
+/// the port may be what failed.
+fn source_address(nth: u32, first: bool) -> SocketAddrV4 {
+    let ip = Ipv4Addr::from(0x7f01_0001 + nth / PER_SOURCE_ADDRESS);
+    let port = FIRST_PORT + (nth % PER_SOURCE_ADDRESS) as u16;
+    SocketAddrV4::new(ip, if first { port } else { 0 })
+}
+
 fn reset(conn: &mut Conn) {
     conn.input = Input::None;
     conn.out = Vec::new();
@@ -304,4 +314,23 @@ fn reset(conn: &mut Conn) {
     conn.since_ns = 0;
     conn.blocked = false;
     conn.spoke = false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_connections_share_a_source() {
+        let sources: std::collections::HashSet<_> =
+            (0..100_000).map(|nth| source_address(nth, true)).collect();
+        assert_eq!(sources.len(), 100_000);
+        assert!(sources.iter().all(|source| source.ip().is_loopback() && source.port() < 32_768));
+        let last = source_address((1 << 21) - 1, true);
+        assert_eq!(*last.ip(), Ipv4Addr::new(127, 1, 0, 105));
+        assert_eq!(
+            source_address(20_001, false),
+            SocketAddrV4::new(Ipv4Addr::new(127, 1, 0, 2), 0)
+        );
+    }
 }

@@ -121,10 +121,9 @@ impl Net {
     /// One turn of the loop: waits for readiness, a due time or `until_ns`, whichever is first.
     pub(crate) fn turn<H: Handler>(&mut self, handler: &mut H, until_ns: u64) -> io::Result<()> {
         let wake_ns = until_ns.min(self.next_tick_ns).min(handler.wake_ns());
-        let timeout_ns =
-            if self.again.is_empty() { wake_ns.saturating_sub(clock::now_ns()) } else { 0 };
+        let wake_ns = if self.again.is_empty() { wake_ns } else { 0 };
         let mut ready = std::mem::take(&mut self.ready);
-        self.poller.wait(timeout_ns, &mut ready)?;
+        self.poller.wait(wake_ns, &mut ready)?;
         for &event in &ready {
             self.on_ready(handler, event);
         }

@@ -1,7 +1,7 @@
 //! Sockets and readiness: the only room with system calls of the event loop.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -11,6 +11,10 @@ use rustix::net::sockopt::{
     set_socket_linger, set_socket_reuseaddr, set_tcp_nodelay, socket_error,
 };
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
 
 use crate::clock;
 
@@ -26,18 +30,37 @@ pub(super) struct Ready {
     pub(super) ended: bool,
 }
 
-/// One edge-triggered epoll set.
+/// Token of the timer; no connection has it.
+const TIMER: u64 = u64::MAX;
+
+/// One edge-triggered epoll set, and a timer in it: the timeout of `epoll_wait` is in milliseconds, too
+/// coarse for due times.
 pub(super) struct Poller {
     epoll: OwnedFd,
+    timer: OwnedFd,
+    armed_ns: u64,
     events: Vec<epoll::Event>,
 }
 
 impl Poller {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            events: Vec::with_capacity(EVENTS),
-        })
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        // Never read: each expiry is an edge of its own, and arming it anew clears it.
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, &timer, epoll::EventData::new_u64(TIMER), edge)?;
+        Ok(Self { epoll, timer, armed_ns: 0, events: Vec::with_capacity(EVENTS) })
+    }
+
+    fn arm(&mut self, at_ns: u64) -> io::Result<()> {
+        if at_ns != self.armed_ns {
+            let time =
+                Itimerspec { it_interval: clock::timespec(0), it_value: clock::timespec(at_ns) };
+            timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &time)?;
+            self.armed_ns = at_ns;
+        }
+        Ok(())
     }
 
     /// Watches a socket until it is closed.
@@ -49,21 +72,23 @@ impl Poller {
         Ok(epoll::add(&self.epoll, socket, epoll::EventData::new_u64(token), flags)?)
     }
 
-    /// Waits at most `timeout_ns` and fills `ready`. Few events at a time, so that messages that fall due
-    /// do not wait behind a long queue.
-    pub(super) fn wait(&mut self, timeout_ns: u64, ready: &mut Vec<Ready>) -> io::Result<()> {
+    /// Waits for readiness, at most until `until_ns` (not at all when that is past), and fills `ready`. Few
+    /// events at a time, so that messages that fall due do not wait behind a long queue.
+    pub(super) fn wait(&mut self, until_ns: u64, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
         self.events.clear();
-        let timeout = clock::timespec(timeout_ns);
-        match epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(&mut self.events),
-            Some(&timeout),
-        ) {
+        let sleeps = until_ns > clock::now_ns();
+        if sleeps {
+            self.arm(until_ns)?;
+        }
+        let no_wait = clock::timespec(0);
+        let timeout = (!sleeps).then_some(&no_wait);
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        ready.extend(self.events.iter().map(|event| {
+        let sockets = self.events.iter().filter(|event| event.data.u64() != TIMER);
+        ready.extend(sockets.map(|event| {
             let flags = event.flags;
             Ready {
                 token: event.data.u64(),
@@ -79,14 +104,14 @@ impl Poller {
 }
 
 /// Starts a connection; whether it succeeds shows as readiness.
-pub(super) fn connect(to: SocketAddr, from: Option<Ipv4Addr>) -> io::Result<OwnedFd> {
+pub(super) fn connect(to: SocketAddr, from: Option<SocketAddrV4>) -> io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     set_tcp_nodelay(&socket, true)?;
-    if let Some(ip) = from {
+    if let Some(from) = from {
         set_socket_reuseaddr(&socket, true)?;
-        rustix::net::bind(&socket, &SocketAddrV4::new(ip, 0))?;
+        rustix::net::bind(&socket, &from)?;
     }
     match rustix::net::connect(&socket, &to) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
@@ -126,4 +151,39 @@ pub(super) fn close_abruptly(socket: &OwnedFd) {
 /// Name of an error for counting, such as `ECONNREFUSED`-like kinds in words.
 pub(super) fn error_name(error: &io::Error) -> String {
     format!("{:?}", error.kind())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn the_timer_wakes_when_its_time_has_come_and_not_before() {
+        let mut poller = Poller::new().expect("a poller");
+        let mut ready = Vec::new();
+        for _ in 0..3 {
+            let until_ns = clock::now_ns() + 3 * clock::MILLISECOND_NS;
+            poller.wait(until_ns, &mut ready).expect("waits");
+            assert!(clock::now_ns() >= until_ns);
+            assert!(ready.is_empty());
+        }
+        poller.wait(0, &mut ready).expect("does not wait");
+    }
+
+    #[test]
+    fn a_connection_comes_from_the_address_it_is_given() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let from = SocketAddrV4::new([127, 1, 0, 9].into(), 0);
+        let socket = connect(listener.local_addr().expect("bound"), Some(from)).expect("connects");
+        let (_, peer) = listener.accept().expect("accepts");
+        assert_eq!(peer.ip(), std::net::IpAddr::from(*from.ip()));
+        let mut poller = Poller::new().expect("a poller");
+        poller.add(&socket, 7).expect("watched");
+        let mut ready = Vec::new();
+        poller.wait(u64::MAX / 2, &mut ready).expect("waits");
+        assert_eq!((ready[0].token, ready[0].writable, ready[0].ended), (7, true, false));
+        connect_result(&socket).expect("connected");
+        assert_eq!(receive(&socket, &mut [0; 8]).expect("nothing there"), None);
+    }
 }
