@@ -34,10 +34,10 @@ pub(crate) struct MergeLimits {
     pub wal_bytes: u64,
 }
 
-/// The thread that does it.
+/// The threads that do it.
 pub(crate) struct Maintenance {
     stop: Arc<Stop>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -61,24 +61,44 @@ impl Stop {
 }
 
 impl Maintenance {
-    /// Starts the thread.
+    /// Starts the threads: one merges, one copies the write-ahead log back, so that neither waits for the other.
     pub(crate) fn start(store: Arc<Store>, limits: MergeLimits) -> Result<Self> {
-        let mut worker = Worker::new(store, limits)?;
-        let stop = Arc::new(Stop::default());
-        let asked = Arc::clone(&stop);
-        let run = move || worker.run(&asked);
-        let thread = std::thread::Builder::new().name("store-upkeep".to_owned()).spawn(run);
-        let thread =
-            thread.map_err(|error| StoreError::Unavailable(format!("no thread: {error}")))?;
-        Ok(Self { stop, thread: Some(thread) })
+        let mut merger = Merger::new(Arc::clone(&store), limits)?;
+        let checkpointer = Checkpointer::new(store, limits.wal_bytes)?;
+        let mut maintenance = Self { stop: Arc::default(), threads: Vec::new() };
+        maintenance.spawn("store-merge", move |stop| merger.round(stop))?;
+        maintenance.spawn("store-wal", move |_| checkpointer.round())?;
+        Ok(maintenance)
     }
 
-    /// Ends the thread after its current slice.
+    fn spawn(
+        &mut self,
+        name: &str,
+        mut round: impl FnMut(&Stop) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let stop = Arc::clone(&self.stop);
+        let run = move || {
+            while !stop.asked() {
+                let done = round(&stop);
+                if let Err(error) = &done {
+                    tracing::warn!(%error, "upkeep of the store failed; it will be tried again");
+                }
+                stop.sleep(if done.is_ok() { PERIOD } else { AFTER_ERROR });
+            }
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        let thread =
+            thread.map_err(|error| StoreError::Unavailable(format!("no thread: {error}")))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Ends the threads after their current step.
     pub(crate) fn stop(&mut self) {
         self.stop.asked.store(true, Ordering::Relaxed);
         drop(lock(&self.stop.lock));
         self.stop.woken.notify_all();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A panic there has been reported by the thread itself.
             let _ = thread.join();
         }
@@ -91,50 +111,27 @@ impl Drop for Maintenance {
     }
 }
 
-pub(super) struct Worker {
+/// Merges old chunks.
+struct Merger {
     store: Arc<Store>,
     limits: MergeLimits,
-    merger: Connection,
-    checkpointer: Connection,
+    connection: Connection,
     last_merge: Instant,
     last_look: Instant,
     last_commits: u64,
 }
 
-impl Worker {
-    pub(super) fn new(store: Arc<Store>, limits: MergeLimits) -> Result<Self> {
-        let merger = store.merger()?;
-        let checkpointer = connect(&store.path)?;
+impl Merger {
+    fn new(store: Arc<Store>, limits: MergeLimits) -> Result<Self> {
+        let connection = store.merger()?;
         let now = Instant::now();
-        Ok(Self {
-            store,
-            limits,
-            merger,
-            checkpointer,
-            last_merge: now,
-            last_look: now,
-            last_commits: 0,
-        })
-    }
-
-    fn run(&mut self, stop: &Stop) {
-        while !stop.asked() {
-            let rest = match self.round(stop) {
-                Ok(()) => PERIOD,
-                Err(error) => {
-                    tracing::warn!(%error, "upkeep of the store failed; it will be tried again");
-                    AFTER_ERROR
-                }
-            };
-            stop.sleep(rest);
-        }
+        Ok(Self { store, limits, connection, last_merge: now, last_look: now, last_commits: 0 })
     }
 
     fn round(&mut self, stop: &Stop) -> Result<()> {
-        self.checkpoint()?;
         let busy = self.busy();
         if let Some(pace) = self.pace(busy) {
-            self.store.merge_window(&mut self.merger, pace, &|| stop.asked())?;
+            self.store.merge_window(&mut self.connection, pace, &|| stop.asked())?;
             self.last_merge = Instant::now();
         }
         Ok(())
@@ -155,7 +152,7 @@ impl Worker {
     fn pace(&self, busy: bool) -> Option<Pace> {
         let waiting = self.store.heads().waiting();
         let window_bytes = 48 * 1024 * 1024;
-        let slice = Duration::from_millis(2);
+        let slice = Duration::from_millis(if busy { 1 } else { 4 });
         if waiting >= self.limits.hard_rows {
             Some(Pace { window_bytes, slice, rest_percent: 50 })
         } else if waiting >= self.limits.hard_rows / 4
@@ -168,22 +165,36 @@ impl Worker {
             None
         }
     }
+}
 
-    /// Copies the write-ahead log back when it is long. Most of it while writing goes on; only the short rest
-    /// while the writer waits, so that the log can begin anew.
-    pub(super) fn checkpoint(&self) -> Result<()> {
-        let limit = i64::try_from(self.limits.wal_bytes / PAGE_BYTES).unwrap_or(i64::MAX);
-        if checkpoint(&self.checkpointer, "NOOP")?.pages < limit {
+/// Copies the write-ahead log back.
+pub(super) struct Checkpointer {
+    store: Arc<Store>,
+    connection: Connection,
+    limit_pages: i64,
+}
+
+impl Checkpointer {
+    pub(super) fn new(store: Arc<Store>, wal_bytes: u64) -> Result<Self> {
+        let connection = connect(&store.path)?;
+        let limit_pages = i64::try_from(wal_bytes / PAGE_BYTES).unwrap_or(i64::MAX);
+        Ok(Self { store, connection, limit_pages })
+    }
+
+    /// Copies back when the log is long. Most of it while writing goes on; only the short rest while the writer
+    /// waits, so that the log can begin anew.
+    pub(super) fn round(&self) -> Result<()> {
+        if checkpoint(&self.connection, "NOOP")?.pages < self.limit_pages {
             return Ok(());
         }
         for _ in 0..4 {
-            let state = checkpoint(&self.checkpointer, "PASSIVE")?;
+            let state = checkpoint(&self.connection, "PASSIVE")?;
             if state.pages - state.copied <= FINISH_PAGES {
                 break;
             }
         }
         let turn = self.store.writer();
-        let done = checkpoint(&self.checkpointer, "PASSIVE");
+        let done = checkpoint(&self.connection, "PASSIVE");
         drop(turn);
         done.map(drop)
     }

@@ -5,6 +5,7 @@
 //! chunks are deleted. Wherever this stops, the next run begins the same window again and skips what is merged:
 //! readers take a seq from `history` as soon as it is there and from the chunks before.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -37,14 +38,30 @@ struct Chunk {
     conversation: ConversationNo,
     first_seq: u64,
     count: u64,
-    body: Vec<u8>,
+    /// Where its body is in the window's bytes.
+    body: Range<usize>,
 }
 
-/// What is read at a time.
+/// What is read at a time. All bodies are in one piece of memory, which goes back to the system as one.
+#[derive(Default)]
 struct Window {
     chunks: Vec<Chunk>,
+    bytes: Vec<u8>,
     last_id: u64,
-    rows: u64,
+}
+
+/// The chunks of one conversation in a window.
+#[derive(Clone, Copy)]
+struct Group<'a> {
+    no: ConversationNo,
+    chunks: &'a [Chunk],
+    bytes: &'a [u8],
+}
+
+impl<'a> Group<'a> {
+    fn body(&self, chunk: &Chunk) -> &'a [u8] {
+        &self.bytes[chunk.body.clone()]
+    }
 }
 
 /// Last own message of each sender, of the conversations merged so far.
@@ -59,7 +76,8 @@ impl Store {
         stop: &dyn Fn() -> bool,
     ) -> Result<u64> {
         let mut window = read_window(merger, pace.window_bytes).map_err(store_error)?;
-        if window.rows == 0 {
+        let rows = window.chunks.len() as u64;
+        if rows == 0 {
             return Ok(0);
         }
         window.chunks.sort_unstable_by_key(|chunk| (chunk.conversation, chunk.first_seq));
@@ -67,7 +85,8 @@ impl Store {
         let mut groups = window.chunks.chunk_by(|a, b| a.conversation == b.conversation).peekable();
         while groups.peek().is_some() {
             self.slice(merger, pace, |tx, until| {
-                for group in groups.by_ref() {
+                for chunks in groups.by_ref() {
+                    let group = Group { no: chunks[0].conversation, chunks, bytes: &window.bytes };
                     merge_group(tx, group, &mut own)?;
                     if Instant::now() >= until {
                         break;
@@ -81,8 +100,8 @@ impl Store {
         }
         self.delete_chunks(merger, window.last_id, pace, stop)?;
         let own = own.iter().map(|(&(no, user), &seq)| (no, user, seq));
-        self.heads_mut().merged(window.last_id, window.rows, own);
-        Ok(window.rows)
+        self.heads_mut().merged(window.last_id, rows, own);
+        Ok(rows)
     }
 
     fn delete_chunks(
@@ -93,18 +112,20 @@ impl Store {
         stop: &dyn Fn() -> bool,
     ) -> Result<()> {
         loop {
-            let mut deleted = 0;
+            let first = merger
+                .query_row("SELECT min(id) FROM chunks", [], |row| row.get::<_, Option<i64>>(0));
+            let first = first.map_err(store_error)?.map_or(u64::MAX, uint);
+            if first > last_id || stop() {
+                return Ok(());
+            }
             self.slice(merger, pace, |tx, _| {
-                let sql =
-                    "DELETE FROM chunks WHERE id <= ?1 AND id < (SELECT min(id) FROM chunks) + ?2";
-                deleted = tx.prepare_cached(sql)?.execute([int(last_id), int(DELETE_ROWS)])?;
+                // One bound only: with two, SQLite would walk to the farther one.
+                let end = last_id.min(first + DELETE_ROWS - 1);
+                tx.prepare_cached("DELETE FROM chunks WHERE id <= ?")?.execute([int(end)])?;
                 let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES('last_chunk', ?)";
                 tx.prepare_cached(sql)?.execute([int(last_id)])?;
                 Ok(())
             })?;
-            if deleted == 0 || stop() {
-                return Ok(());
-            }
         }
     }
 
@@ -129,20 +150,18 @@ fn read_window(connection: &Connection, max_bytes: usize) -> rusqlite::Result<Wi
     let sql = "SELECT id, conversation, first_seq, count, body FROM chunks ORDER BY id";
     let mut select = connection.prepare_cached(sql)?;
     let mut rows = select.query([])?;
-    let mut window = Window { chunks: Vec::new(), last_id: 0, rows: 0 };
-    let mut bytes = 0;
+    let mut window = Window::default();
     while let Some(row) = rows.next()? {
-        let body: Vec<u8> = row.get(4)?;
-        bytes += body.len() + size_of::<Chunk>();
+        let begin = window.bytes.len();
+        window.bytes.extend_from_slice(row.get_ref(4)?.as_blob()?);
         window.last_id = uint(row.get(0)?);
-        window.rows += 1;
         window.chunks.push(Chunk {
             conversation: uint(row.get(1)?),
             first_seq: uint(row.get(2)?),
             count: uint(row.get(3)?),
-            body,
+            body: begin..window.bytes.len(),
         });
-        if bytes >= max_bytes {
+        if window.bytes.len() + window.chunks.len() * size_of::<Chunk>() >= max_bytes {
             break;
         }
     }
@@ -157,16 +176,15 @@ struct Last {
 }
 
 /// Merges the window's chunks of one conversation.
-fn merge_group(tx: &Transaction<'_>, group: &[Chunk], own: &mut Own) -> Result<(), Fault> {
-    let Some(first) = group.first() else { return Ok(()) };
-    let no = first.conversation;
+fn merge_group(tx: &Transaction<'_>, group: Group<'_>, own: &mut Own) -> Result<(), Fault> {
+    let no = group.no;
     let last = last_row(tx, no)?;
     let mut next_seq = last.as_ref().map_or(1, |last| last.first_seq + last.count);
-    let begin = group.partition_point(|chunk| chunk.first_seq < next_seq);
+    let begin = group.chunks.partition_point(|chunk| chunk.first_seq < next_seq);
     let mut row = Row::begin(tx, no, last)?;
     let mut senders: HashMap<UserId, u64> = HashMap::new();
     let mut newest = None;
-    for chunk in &group[begin..] {
+    for chunk in &group.chunks[begin..] {
         if chunk.first_seq != next_seq {
             let text = format!(
                 "conversation {no}: merging expects seq {next_seq}, found {}",
@@ -174,12 +192,13 @@ fn merge_group(tx: &Transaction<'_>, group: &[Chunk], own: &mut Own) -> Result<(
             );
             return Err(StoreError::Corrupt(text).into());
         }
-        for (seq, record) in (chunk.first_seq..).zip(body::records(&chunk.body)?) {
+        let body = group.body(chunk);
+        for (seq, record) in (chunk.first_seq..).zip(body::records(body)?) {
             let record = record?;
             senders.insert(record.sender, seq);
             newest = Some(record.message_id);
         }
-        row.add(tx, chunk)?;
+        row.add(tx, chunk.count, body)?;
         next_seq += chunk.count;
     }
     row.end(tx)?;
@@ -248,9 +267,9 @@ impl Row {
         Ok(row)
     }
 
-    fn add(&mut self, tx: &Transaction<'_>, chunk: &Chunk) -> Result<(), Fault> {
-        body::extend(&mut self.body, &chunk.body)?;
-        self.count += chunk.count;
+    fn add(&mut self, tx: &Transaction<'_>, count: u64, body: &[u8]) -> Result<(), Fault> {
+        body::extend(&mut self.body, body)?;
+        self.count += count;
         self.dirty = true;
         if self.body.len() >= ROW_END_BYTES {
             self.write(tx)?;

@@ -251,7 +251,7 @@ fn a_long_chain_is_read_from_any_place_before_and_after_merging() {
 fn a_repeated_send_stores_nothing_of_its_tick() {
     let mut fixture = Fixture::new();
     let one = (1, 1, b"hello".to_vec());
-    let sent = fixture.append_as(&[one.clone()], &[77], &["id-1".into()]).unwrap();
+    let sent = fixture.append_as(std::slice::from_ref(&one), &[77], &["id-1".into()]).unwrap();
     let tick = [(2, 1, b"new".to_vec()), one];
     let refused = fixture.append_as(&tick, &[78, 79], &["id-2".into(), "id-1".into()]);
     assert!(matches!(refused, Err(AppendError::Duplicate)), "{refused:?}");
@@ -350,17 +350,16 @@ fn the_byte_limit_cuts_the_right_end() {
 #[test]
 fn the_write_ahead_log_is_copied_back_when_it_is_long_and_only_then() {
     let mut fixture = Fixture::new();
-    let limits = MergeLimits { backlog_rows: 1 << 40, hard_rows: 1 << 40, wal_bytes: 1 << 20 };
-    let worker = maintenance::Worker::new(Arc::clone(&fixture.store), limits).unwrap();
+    let checkpointer = maintenance::Checkpointer::new(Arc::clone(&fixture.store), 1 << 20).unwrap();
     let wal = fixture.dir.path().join("t.db-wal");
     let tick: Vec<_> = (0..30).map(|_| (1, 1, vec![7; 4000])).collect();
     fixture.append(&tick).unwrap();
-    worker.checkpoint().unwrap();
+    checkpointer.round().unwrap();
     let state = maintenance::checkpoint(&fixture.raw(), "NOOP").unwrap();
     assert!(state.pages > 0 && state.copied == 0, "a short one is left alone: {state:?}");
     for _ in 0..100 {
         fixture.append(&tick).unwrap();
-        worker.checkpoint().unwrap();
+        checkpointer.round().unwrap();
     }
     let bytes = std::fs::metadata(&wal).unwrap().len();
     assert!(bytes < 3 << 20, "{bytes} bytes");
