@@ -284,11 +284,11 @@ fn a_slow_reader_is_complete_after_its_pull() {
                 ..Pull::default()
             },
         );
-        // Caught up with the queue, it gets pushes again, between the answers.
+        // Caught up with the queue, it gets pushes again between the answers, and may lag again.
         let page = loop {
             match slow.next().unwrap() {
                 (Kind::Page, body) => break Page::decode(&body[..]).unwrap(),
-                (kind, _) => assert_eq!(kind, Kind::Push),
+                (kind, _) => assert!(matches!(kind, Kind::Push | Kind::Lagged), "{kind:?}"),
             }
         };
         for item in page.items {
