@@ -1,7 +1,12 @@
 import { CorelaneClient } from "@corelane/sdk";
 import { render } from "solid-js/web";
 import { Chat } from "./chat.js";
-import "./style.css";
+import "./styles/base.css";
+import "./styles/pieces.css";
+import "./styles/shell.css";
+import "./styles/thread.css";
+import "./styles/dialogs.css";
+import "./styles/phone.css";
 import { App } from "./views/App.jsx";
 
 const client = new CorelaneClient({

@@ -5,20 +5,9 @@ import { defaultEnvironment } from "./browser.js";
 import { Calls } from "./calls.js";
 import { Emitter, type Listener } from "./emitter.js";
 import type { Environment } from "./env.js";
-import { localError } from "./errors.js";
-import {
-  Cmd,
-  type Frame,
-  isObject,
-  type Json,
-  readConversation,
-  readList,
-  readMember,
-  readMembership,
-  readMessage,
-  readPage,
-  wholeNumber,
-} from "./frames.js";
+import { asCorelaneError, localError } from "./errors.js";
+import { Cmd, isObject, type Json, readConversation, readList, readMember, readPage, wholeNumber } from "./frames.js";
+import { Inbound } from "./inbound.js";
 import { Link } from "./link.js";
 import { DEFAULT_TUNING, type Tuning } from "./options.js";
 import { Outbox } from "./outbox.js";
@@ -73,6 +62,7 @@ export class CorelaneClient {
   private readonly sender: Sender;
   private readonly reader: Reader;
   private readonly archive: Archive;
+  private readonly inbound: Inbound;
   private readonly deviceId: string;
   private readonly deviceClass: string;
   private known: User | undefined;
@@ -97,6 +87,7 @@ export class CorelaneClient {
     this.puller = new Puller(this.env, this.tuning, this.calls, this.rooms, this.emitter);
     this.syncer = new Syncer(this.env, this.tuning, this.calls, this.rooms, this.emitter);
     this.reader = new Reader(this.env, this.tuning, this.calls, this.emitter);
+    this.inbound = new Inbound(this.rooms, this.syncer, this.sender, this.calls, this.emitter, () => this.known?.userId);
     this.archive = new Archive(this.env, this.rooms, (detail) => this.warn("STORAGE", detail));
     this.emitter.on("conversation", ({ conversationId }) => this.archive.touch(conversationId));
     this.emitter.on("history", ({ conversationId }) => this.archive.touch(conversationId));
@@ -285,8 +276,11 @@ export class CorelaneClient {
 
   /** Leaves a group. */
   async leave(conversationId: string): Promise<void> {
-    await this.calls.call({ cmd: Cmd.leave, conversation_id: conversationId });
-    this.dropRoom(conversationId);
+    await this.calls.call({ cmd: Cmd.leave, conversation_id: conversationId }).catch((thrown: unknown) => {
+      // Repeated after a lost answer: the first one did it.
+      if (asCorelaneError(thrown).name !== "NOT_A_MEMBER") throw thrown;
+    });
+    this.inbound.drop(conversationId);
   }
 
   /** One page of the member list, from `cursor` (0: the start). */
@@ -312,7 +306,7 @@ export class CorelaneClient {
       stateChanged: (state) => this.emitter.emit("connection", state),
       up: (user) => this.up(user),
       down: () => this.down(),
-      frame: (frame) => this.emitter.batch(() => this.received(frame)),
+      frame: (frame) => this.emitter.batch(() => this.inbound.received(frame)),
       malformed: (text) => this.warn("MALFORMED_FRAME", text.slice(0, 100)),
     });
   }
@@ -395,49 +389,6 @@ export class CorelaneClient {
     this.rooms.clear();
   }
 
-  private received(frame: Frame): void {
-    if (frame.conversationId !== undefined) this.syncer.touched(frame.conversationId);
-    switch (frame.cmd) {
-      case Cmd.push:
-        return this.pushed(frame);
-      case Cmd.lagged:
-        return this.lagged(frame);
-      case Cmd.event:
-        return this.membershipChanged(frame);
-      case Cmd.send:
-        return this.sender.answered(frame);
-      default:
-        // A refusal may come back under another command when the server could not read ours.
-        if (!this.calls.answered(frame) && frame.code !== 0) this.sender.answered(frame);
-    }
-  }
-
-  private pushed(frame: Frame): void {
-    const message = frame.conversationId === undefined ? null : readMessage(frame.body["payload"], frame.conversationId);
-    if (message === null) return this.warn("MALFORMED_FRAME", "push without seq or conversation");
-    this.rooms.push(message);
-  }
-
-  /** The server dropped pushes to this connection from `from_seq` on. */
-  private lagged(frame: Frame): void {
-    const { conversationId } = frame;
-    if (conversationId === undefined) return this.warn("MALFORMED_FRAME", "LAGGED without conversation");
-    this.rooms.lagged(conversationId, wholeNumber(frame.body["from_seq"]) ?? 0);
-  }
-
-  private membershipChanged(frame: Frame): void {
-    const event = readMembership(frame);
-    if (event === null) return this.warn("MALFORMED_FRAME", "event without name or conversation");
-    const own = event.userId !== "" && event.userId === this.known?.userId;
-    const room = this.rooms.get(event.conversationId);
-    if (own && event.event === "left") this.dropRoom(event.conversationId);
-    else if (room?.info === undefined) this.syncer.lookUp(event.conversationId);
-    else if (!own && event.event === "joined") room.members(+1);
-    else if (!own && event.event === "left") room.members(-1);
-    if (room?.info !== undefined && this.rooms.get(event.conversationId) === room) this.rooms.changed(room);
-    this.emitter.emit("membership", event);
-  }
-
   private stored(item: OutgoingMessage, seq: number, messageId: string, createdAtMs: number): void {
     this.rooms.push({
       conversationId: item.conversationId,
@@ -476,11 +427,6 @@ export class CorelaneClient {
     this.syncer.touched(info.conversationId);
     this.rooms.learn(info, "newest");
     return this.rooms.get(info.conversationId)?.info ?? info;
-  }
-
-  private dropRoom(conversationId: string): void {
-    this.rooms.remove(conversationId);
-    this.sender.removed(conversationId);
   }
 
   private warn(name: string, detail: string): void {

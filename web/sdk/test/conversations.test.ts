@@ -198,6 +198,16 @@ describe("conversations", () => {
     expect(alice.client.conversation(id)?.memberCount).toBe(2);
   });
 
+  it("are left even when the first answer gets lost", async () => {
+    const world = new World();
+    const { bob, id } = await world.pair();
+    let lost = 1;
+    world.toClient = (frame) => (frame["cmd"] === 8 && lost-- > 0 ? [] : [frame]);
+    await world.run(bob.client.leave(id), 40_000);
+    expect(bob.sent(8).length).toBe(2);
+    expect(bob.client.conversation(id)).toBeUndefined();
+  });
+
   it("left on another device disappear here", async () => {
     const world = new World();
     const { alice, id } = await world.pair();
