@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Server, data_dir};
+use common::{DEV, Server, data_dir};
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
@@ -18,17 +18,6 @@ const CONVERSATIONS: u64 = 3;
 const USERS: u64 = 6;
 /// Messages a client has under way at a time.
 const WINDOW: usize = 16;
-const OPTIONS: &[&str] = &[
-    "--dev-login",
-    "--messages-per-second",
-    "100000",
-    "--message-burst",
-    "100000",
-    "--requests-per-second",
-    "100000",
-    "--request-burst",
-    "100000",
-];
 
 /// A small generator is enough: the seed is printed, the load itself is as random as the machine.
 struct Random(u64);
@@ -245,7 +234,7 @@ fn seed() -> u64 {
 
 #[test]
 fn nothing_acknowledged_is_lost_or_doubled_over_fifty_kills() {
-    let (wrong, slowest_start, acked) = trial(seed(), 50, OPTIONS);
+    let (wrong, slowest_start, acked) = trial(seed(), 50, DEV);
     eprintln!("{acked} messages acknowledged, slowest start {slowest_start:?}");
     assert_eq!(wrong, Vec::<String>::new());
     assert!(acked > 1_000, "only {acked} messages: no load");
@@ -258,7 +247,7 @@ mod control {
     use super::*;
 
     fn must_be_found_out(fault: &str, trace: &str) {
-        let options: Vec<_> = OPTIONS.iter().copied().chain(["--fault", fault]).collect();
+        let options: Vec<_> = DEV.iter().copied().chain(["--fault", fault]).collect();
         for attempt in 0..5 {
             let (wrong, _, _) = trial(seed(), 20, &options);
             eprintln!("attempt {attempt}: {} anomalies, such as {:?}", wrong.len(), wrong.first());

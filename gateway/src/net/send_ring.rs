@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 
 use io_uring::{IoUring, opcode, squeue, types};
 
-use super::sends::Send;
+use super::sockets::Send;
 
 const ENTRIES: u32 = 4096;
 const FLAGS: i32 = libc_flags();

@@ -4,19 +4,10 @@
 //! that, most of it wake-ups of the peers. Where io_uring is denied the same calls go out one by one.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use super::send_ring::SendRing;
-use super::sockets;
-
-/// Bytes for one socket. A flush holds at most one of them per socket: the order of two sends of one
-/// socket in one submit is not kept once the first of them falls short.
-pub struct Send<'a> {
-    /// The socket.
-    pub fd: BorrowedFd<'a>,
-    /// What to send; stays where it is until the flush returns.
-    pub bytes: &'a [u8],
-}
+use super::sockets::{self, Send};
 
 /// How the sends of this shard reach the kernel.
 pub enum Sends {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
@@ -26,6 +26,15 @@ pub fn recv(fd: impl AsFd, buffer: &mut [u8]) -> Received {
         Err(Errno::AGAIN | Errno::INTR) => Received::WouldBlock,
         Err(_) => Received::End,
     }
+}
+
+/// Bytes for one socket. A flush holds at most one of them per socket: the order of two sends of one
+/// socket in one submit is not kept once the first of them falls short.
+pub struct Send<'a> {
+    /// The socket.
+    pub fd: BorrowedFd<'a>,
+    /// What to send; stays where it is until the flush returns.
+    pub bytes: &'a [u8],
 }
 
 /// Sends as many of `bytes` as the socket takes now: 0 when it is full.

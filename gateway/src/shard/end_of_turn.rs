@@ -10,8 +10,7 @@ use super::stats;
 use super::turn::{Drain, Shard};
 use crate::limits::ARENA_FLUSH_BYTES;
 use crate::net::poll_set::Token;
-use crate::net::sends::Send;
-use crate::net::sockets;
+use crate::net::sockets::{self, Send};
 use crate::session::{Phase, answer};
 
 /// Receivers collected before a turn flushes early.

@@ -13,6 +13,18 @@ use tempfile::TempDir;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Message, WebSocket};
 
+/// Logging in by name, and no rate limit in the way.
+pub const DEV: &[&str] = &[
+    "--dev-login",
+    "--messages-per-second",
+    "100000",
+    "--message-burst",
+    "100000",
+    "--requests-per-second",
+    "100000",
+    "--request-burst",
+    "100000",
+];
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The binary under test: the one this package builds, or the one that CORELANE_BIN names.
@@ -59,20 +71,7 @@ impl Server {
 
     /// With logging in by name and no rate limit in the way.
     pub fn dev(data: &Path) -> Self {
-        Self::start(
-            data,
-            &[
-                "--dev-login",
-                "--messages-per-second",
-                "100000",
-                "--message-burst",
-                "100000",
-                "--requests-per-second",
-                "100000",
-                "--request-burst",
-                "100000",
-            ],
-        )
+        Self::start(data, DEV)
     }
 
     pub fn pid(&self) -> u32 {
