@@ -170,13 +170,24 @@ impl Fleet {
     }
 }
 
+/// Says that a worker is gone, however its thread ends.
+struct Farewell(usize, Sender<(usize, FromWorker)>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let reason = format!("worker {} ended without a result", self.0);
+        // After its result nobody listens to this.
+        let _ = self.1.send((self.0, FromWorker::Failed(reason)));
+    }
+}
+
 fn start_thread(plan: Arc<Plan>, index: usize, outbox: Sender<(usize, FromWorker)>) -> Worker {
     let (sender, inbox) = channel();
     std::thread::spawn(move || {
-        let share = plan.shares[index];
+        let farewell = Farewell(index, outbox);
         // Nobody listens any more when the run broke off elsewhere.
-        let mut say = |message| _ = outbox.send((index, message));
-        if let Err(error) = work(plan, share, &inbox, &mut say) {
+        let mut say = |message| _ = farewell.1.send((index, message));
+        if let Err(error) = work(Arc::clone(&plan), plan.shares[index], &inbox, &mut say) {
             say(FromWorker::Failed(format!("worker {index}: {error}")));
         }
     });

@@ -6,6 +6,7 @@ use codec::binary::{Kind, PREFACE};
 use codec::ws::Opcode;
 
 use crate::client::{Incoming, Protocol};
+use crate::clock;
 use crate::message::{Contents, Stamp};
 use crate::net::{Down, Handler, Net};
 use crate::oracle::Verdict;
@@ -218,8 +219,8 @@ impl Scenario for Echo {
         }
     }
 
-    fn begin_drain(&mut self, net: &mut Net) {
-        self.pace.cut(net.now_ns);
+    fn begin_drain(&mut self, _net: &mut Net) {
+        self.pace.cut(clock::now_ns());
         self.draining = true;
     }
 

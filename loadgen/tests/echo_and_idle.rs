@@ -78,7 +78,7 @@ fn idle_connections_keep_their_heartbeats() {
         ));
         assert!(report.passed, "{line}: {:?}", report.failures);
         assert_eq!(report.counters.established, 20);
-        assert!(report.counters.heartbeats >= 40, "{line}: {:?}", report.counters);
+        assert!(report.counters.heartbeats >= 20, "{line}: {:?}", report.counters);
         assert_eq!(report.counters.heartbeats, report.counters.heartbeats_answered, "{line}");
     }
 }

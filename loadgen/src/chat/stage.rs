@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Chat, Member, QUIET_NS};
+use crate::clock;
 use crate::net::Net;
 use crate::oracle::Verdict;
 use crate::scenario::Scenario;
@@ -38,7 +39,7 @@ impl Scenario for Chat {
     }
 
     fn begin_drain(&mut self, net: &mut Net) {
-        self.pace.cut(net.now_ns);
+        self.pace.cut(clock::now_ns());
         self.draining = true;
         self.last_progress_ns = net.now_ns;
     }

@@ -234,6 +234,7 @@ impl Net {
         self.stats.latencies.connect.record_ns(now_ns.saturating_sub(conn.since_ns));
         conn.phase = Phase::Active;
         conn.known = true;
+        conn.spoke = false;
         conn.since_ns = 0;
         conn.attempts = 0;
         self.connector.in_flight = self.connector.in_flight.saturating_sub(1);

@@ -1,6 +1,7 @@
 //! From received bytes to what the server said.
 
-use codec::ws::{self, Event, Opcode, handshake};
+use codec::ws::handshake::{self, ResponseError};
+use codec::ws::{self, Event, Opcode};
 use codec::{Role, binary};
 
 use super::conn::{Input, Phase};
@@ -69,7 +70,11 @@ impl Net {
     ) -> Result<(), Down> {
         head.extend_from_slice(bytes);
         let answer = handshake::read_response(head, self.nonce(index));
-        let answer = answer.map_err(|error| Down::new(format!("HANDSHAKE: {error}")))?;
+        let answer = answer.map_err(|error| {
+            // A token that is refused is asked for anew, as after close code 4200.
+            let refused = error == ResponseError::Status(401);
+            Down { name: format!("HANDSHAKE: {error}"), code: if refused { 4200 } else { 0 } }
+        })?;
         let Some(answer) = answer else {
             if head.len() > HEAD_MAX {
                 return Err(Down::new("HANDSHAKE: too long"));

@@ -176,7 +176,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let from = SocketAddrV4::new([127, 1, 0, 9].into(), 0);
         let socket = connect(listener.local_addr().expect("bound"), Some(from)).expect("connects");
-        let (_, peer) = listener.accept().expect("accepts");
+        let (_accepted, peer) = listener.accept().expect("accepts");
         assert_eq!(peer.ip(), std::net::IpAddr::from(*from.ip()));
         let mut poller = Poller::new().expect("a poller");
         poller.add(&socket, 7).expect("watched");
