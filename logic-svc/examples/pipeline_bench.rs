@@ -101,10 +101,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let messages = numbers.first().copied().unwrap_or(300_000);
     let batches = if numbers.len() > 1 { &numbers[1..] } else { &BATCHES };
     let mut out = std::io::stdout();
+    // First, while the process has no freed memory that would hide what this takes.
+    logins(&mut out)?;
     for &batch in batches {
         let count = messages.min(batch * 4000);
         alone(&mut out, batch, count)?;
     }
+    fan_out(&mut out, messages / 10)?;
     for &batch in batches {
         let count = messages.min(batch * 4000);
         with_store(&mut out, batch, count)?;
@@ -184,6 +187,44 @@ fn report(
     )
 }
 
+/// Memory and time of users who log in for the first time, and again.
+fn logins(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+    const LOGINS: u64 = 15_000;
+    let dir = tempfile::tempdir_in(".")?;
+    let config = Config { data_dir: dir.path().to_owned(), dev_login: true, ..Config::default() };
+    let service = Service::open(config, Arc::new(Null))?;
+    let before = anonymous_bytes()?;
+    for what in ["made", "known"] {
+        let begun = Spent::now();
+        // As many at a time as a busy gateway has queued.
+        for first in (1..=LOGINS).step_by(100) {
+            service.run_calls(Calls((first..first + 100).map(login).collect()));
+        }
+        let cpu = (Spent::now().thread - begun.thread).as_secs_f64() * 1e6 / LOGINS as f64;
+        let bytes = (anonymous_bytes()? - before) / LOGINS as i64;
+        writeln!(
+            out,
+            "{LOGINS} logins by name, users {what}: CPU {cpu:.2} us each; process memory {bytes} bytes each"
+        )?;
+    }
+    service.close();
+    Ok(())
+}
+
+fn login(user: u64) -> Call {
+    let hello = Hello { dev_user: format!("user{user}"), ..Default::default() };
+    let request = Some(Request::Login(hello));
+    Call { shard: user as u32 % 2, slot: user as u32, generation: 1, user_id: 0, request }
+}
+
+/// Memory of this process that is backed by no file.
+fn anonymous_bytes() -> Result<i64, Box<dyn std::error::Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon")?;
+    let kib: i64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024)
+}
+
 /// The whole service.
 fn with_store(
     out: &mut impl Write,
@@ -192,17 +233,7 @@ fn with_store(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir_in(".")?;
     let config = Config { data_dir: dir.path().to_owned(), dev_login: true, ..Config::default() };
-    let service = Service::open(config, Arc::new(Null))?;
-    let login = |user: u64| {
-        let hello = Hello { dev_user: format!("user{user}"), ..Default::default() };
-        Call {
-            shard: user as u32 % 2,
-            slot: user as u32,
-            generation: 1,
-            user_id: 0,
-            request: Some(Request::Login(hello)),
-        }
-    };
+    let service = Service::open(config.clone(), Arc::new(Null))?;
     service.run_calls(Calls((1..=USERS).map(login).collect()));
     let run = |batches: Vec<UpstreamBatch>| {
         let report = Arc::default();
@@ -218,6 +249,11 @@ fn with_store(
     let wal = std::fs::metadata(dir.path().join("corelane.db-wal"))?.len() >> 20;
     let database = std::fs::metadata(dir.path().join("corelane.db"))?.len() >> 20;
     writeln!(out, "         database {database} MiB, write-ahead log {wal} MiB")?;
+    // As after a crash: nothing merged, nothing copied back.
+    drop(service);
+    let begun = Instant::now();
+    let service = Service::open(config, Arc::new(Null))?;
+    writeln!(out, "         opened again in {} ms", begun.elapsed().as_millis())?;
     merging(out, &dir.path().join("corelane.db"))?;
     service.close();
     Ok(())
@@ -254,6 +290,37 @@ fn merging(
 
 /// The pipeline with a log that only counts: what is left is the pipeline's own work.
 fn alone(out: &mut impl Write, batch: usize, count: usize) -> std::io::Result<()> {
+    let mut pipeline = without_store(Pairs);
+    run(&mut pipeline, prepare(1024, 40_960, 1));
+    let batches = prepare(batch, count, 2);
+    let begun = Spent::now();
+    run(&mut pipeline, batches);
+    report(out, "no store", batch, count, begun)
+}
+
+/// The same with conversations of 100 members, all online.
+fn fan_out(out: &mut impl Write, count: usize) -> std::io::Result<()> {
+    let mut pipeline = without_store(Hundreds);
+    let batches = prepare(64, count, 2);
+    let begun = Spent::now();
+    run(&mut pipeline, batches);
+    let spent = (Spent::now().thread - begun.thread).as_secs_f64();
+    let each = spent * 1e6 / count as f64 / 99.0;
+    writeln!(out, "100 members online: pipeline alone {each:.3} us a delivery")
+}
+
+fn run<M: Members>(
+    pipeline: &mut Pipeline<Counting, M, LocalPresence>,
+    batches: Vec<UpstreamBatch>,
+) {
+    let mut tick = Vec::with_capacity(1);
+    for batch in batches {
+        tick.push(batch);
+        pipeline.tick(&mut tick, &Null);
+    }
+}
+
+fn without_store<M: Members>(members: M) -> Pipeline<Counting, M, LocalPresence> {
     let presence = Arc::new(LocalPresence::default());
     for user in 1..=USERS {
         let connection = ConnectionId { shard: user as u32 % 2, slot: user as u32, generation: 1 };
@@ -270,20 +337,7 @@ fn alone(out: &mut impl Write, batch: usize, count: usize) -> std::io::Result<()
         #[cfg(feature = "fault-injection")]
         forget_sends: false,
     };
-    let mut pipeline =
-        Pipeline::new(Counting, Pairs, presence, Arc::new(Counter::default()), settings);
-    let mut tick = Vec::with_capacity(1);
-    for warm in prepare(1024, 40_960, 1) {
-        tick.push(warm);
-        pipeline.tick(&mut tick, &Null);
-    }
-    let batches = prepare(batch, count, 2);
-    let begun = Spent::now();
-    for batch in batches {
-        tick.push(batch);
-        pipeline.tick(&mut tick, &Null);
-    }
-    report(out, "no store", batch, count, begun)
+    Pipeline::new(Counting, members, presence, Arc::new(Counter::default()), settings)
 }
 
 struct Counting;
@@ -322,6 +376,32 @@ impl Members for Pairs {
         _: u64,
     ) -> Result<Vec<Option<ConversationRecord>>, StoreError> {
         Ok(vec![None; wanted.len()])
+    }
+    fn changes(&mut self, _: &mut Vec<Change>) {}
+}
+
+/// Every canonical direct id stands for a group of these two users and 98 more.
+struct Hundreds;
+
+impl Members for Hundreds {
+    fn conversation(&mut self, id: &str) -> Result<Option<ConversationRecord>, StoreError> {
+        let record = Pairs.conversation(id)?;
+        Ok(record.map(|mut record| {
+            let others = (1..=USERS).filter(|user| !record.members.contains(*user)).take(98);
+            let pair = record.members.as_slice().iter().copied();
+            record.members = MemberSet::new(pair.chain(others).collect::<Vec<_>>());
+            record
+        }))
+    }
+    fn username(&mut self, user: u64) -> Result<Option<String>, StoreError> {
+        Pairs.username(user)
+    }
+    fn ensure(
+        &mut self,
+        wanted: &[Ensure],
+        made_id: u64,
+    ) -> Result<Vec<Option<ConversationRecord>>, StoreError> {
+        Pairs.ensure(wanted, made_id)
     }
     fn changes(&mut self, _: &mut Vec<Change>) {}
 }

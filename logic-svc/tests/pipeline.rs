@@ -321,3 +321,26 @@ mod faults {
         assert_eq!(h.count("SELECT sum(count) FROM chunks"), 1);
     }
 }
+
+#[test]
+fn a_group_of_a_hundred_thousand_works() {
+    let h = Harness::new();
+    h.users(&["alice", "bob"]);
+    h.database()
+        .execute_batch(
+            "WITH RECURSIVE n(i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) \
+             INSERT INTO users(id, username, nickname, created_at_ms) SELECT i, 'u' || i, '', 1 FROM n; \
+             INSERT INTO conversations(id, conversation_id, type, name, owner, member_count, created_at_ms) \
+             VALUES(1, 'huge', 2, '', 1, 100000, 1); \
+             INSERT INTO heads VALUES(1, 0, 1); \
+             INSERT INTO members SELECT 1, id, 3, 0, 1, 0 FROM users;",
+        )
+        .unwrap();
+    for (user, slot) in [(1, 1), (2, 2), (777, 3), (100_000, 4)] {
+        h.login_as(user, 0, slot);
+    }
+    for n in 1..=3 {
+        assert_eq!(seq(&h.send(777, "huge", &format!("m{n}"), "x")), n);
+        assert_eq!(h.delivered().len(), 4, "the sending connection is another one");
+    }
+}

@@ -239,40 +239,44 @@ fn nothing_is_open_without_a_good_token() {
     problem(&rest.raw(basic.unwrap()), 401, "UNAUTHENTICATED");
 }
 
-#[test]
-fn conversations_are_made_listed_and_read() {
+/// Alice and Bob in a group with three messages of Bob, and in a direct conversation.
+struct Kitchen {
+    rest: Rest,
+    alice: u64,
+    bob: u64,
+    token: String,
+    path: &'static str,
+}
+
+fn kitchen() -> Kitchen {
     let rest = Rest::new(Harness::new());
     let (alice, token, _) = rest.user("alice");
     let (bob, bobs, _) = rest.user("bob");
-    let made = rest.post("/api/v1/conversations", Some(&token), &json!({"type": "group", "conversation_id": "Küche/1", "name": "Küche", "members": ["bob"]}));
+    let group =
+        json!({"type": "group", "conversation_id": "Küche/1", "name": "Küche", "members": ["bob"]});
+    let made = rest.post("/api/v1/conversations", Some(&token), &group);
     assert_eq!(made.status, StatusCode::CREATED);
     assert_eq!(
-        (
-            &made.json["conversation_id"],
-            &made.json["role"],
-            &made.json["member_count"],
-            &made.json["last_message"]
-        ),
-        (&json!("Küche/1"), &json!("owner"), &json!(2), &Value::Null)
+        (&made.json["conversation_id"], &made.json["role"], &made.json["member_count"]),
+        (&json!("Küche/1"), &json!("owner"), &json!(2))
     );
-    let direct = rest.post(
-        "/api/v1/conversations",
-        Some(&token),
-        &json!({"type": "direct", "members": ["bob"]}),
-    );
-    let again = rest.post(
-        "/api/v1/conversations",
-        Some(&bobs),
-        &json!({"type": "direct", "members": ["alice"]}),
-    );
-    assert_eq!(
-        (direct.status, &direct.json["conversation_id"]),
-        (StatusCode::CREATED, &again.json["conversation_id"])
-    );
+    assert_eq!(made.json["last_message"], Value::Null);
+    let direct = |token: &str, with: &str| {
+        let body = json!({"type": "direct", "members": [with]});
+        let made = rest.post("/api/v1/conversations", Some(token), &body);
+        assert_eq!(made.status, StatusCode::CREATED);
+        made.json["conversation_id"].clone()
+    };
+    assert_eq!(direct(&token, "bob"), direct(&bobs, "alice"));
     for n in 0..3 {
         rest.h.send(bob, "Küche/1", &format!("m{n}"), "Grüße \u{1F600}");
     }
-    let path = "/api/v1/conversations/K%C3%BCche%2F1";
+    Kitchen { rest, alice, bob, token, path: "/api/v1/conversations/K%C3%BCche%2F1" }
+}
+
+#[test]
+fn messages_are_read_in_both_directions() {
+    let Kitchen { rest, bob, token, path, .. } = kitchen();
     let page = rest.get(&format!("{path}/messages?limit=2"), &token).json;
     assert_eq!(
         (page["items"].as_array().unwrap().len(), &page["next_cursor_seq"], &page["has_more"]),
@@ -286,11 +290,16 @@ fn conversations_are_made_listed_and_read() {
     assert_eq!((&first["sender"], &first["sender_id"]), (&json!("bob"), &json!(bob.to_string())));
     assert!(first["message_id"].is_string() && first["created_at_ms"].is_number());
     let back =
-        rest.get(&format!("{path}/messages?direction=backward&cursor_seq=3&limit=1"), &token).json;
+        rest.get(&format!("{path}/messages?direction=backward&cursor_seq=3&limit=1"), &token);
     assert_eq!(
-        (&back["items"][0]["seq"], &back["next_cursor_seq"], &back["has_more"]),
+        (&back.json["items"][0]["seq"], &back.json["next_cursor_seq"], &back.json["has_more"]),
         (&json!(2), &json!(2), &json!(true))
     );
+}
+
+#[test]
+fn conversations_and_members_are_listed_page_by_page() {
+    let Kitchen { rest, alice, token, path, .. } = kitchen();
     let list = rest.get("/api/v1/conversations?limit=1", &token).json;
     assert_eq!(
         (&list["items"][0]["conversation_id"], &list["items"][0]["unread"], &list["has_more"]),
@@ -303,11 +312,10 @@ fn conversations_are_made_listed_and_read() {
         (&json!("direct"), &json!("bob"), &json!(false))
     );
     let members = rest.get(&format!("{path}/members?limit=1"), &token).json;
-    assert_eq!(
-        members["items"],
-        json!([{"user_id": alice.to_string(), "username": "alice", "nickname": "alice", "role": "owner"}])
-    );
-    let next = members["next_cursor"].as_str().unwrap();
+    let id = alice.to_string();
+    let want = json!([{"user_id": id, "username": "alice", "nickname": "alice", "role": "owner"}]);
+    assert_eq!(members["items"], want);
+    let next = members["next_cursor"].as_u64().unwrap();
     let members = rest.get(&format!("{path}/members?limit=1&cursor={next}"), &token).json;
     assert_eq!(
         (&members["items"][0]["username"], &members["has_more"]),

@@ -120,12 +120,12 @@ impl From<v1::Page> for Messages {
     }
 }
 
-/// A page of members. The cursor is a user id, so it travels as text.
+/// A page of members.
 #[derive(Serialize)]
 pub(super) struct Members {
     conversation_id: String,
     items: Vec<Member>,
-    next_cursor: String,
+    next_cursor: u64,
     has_more: bool,
 }
 
@@ -133,6 +133,6 @@ impl From<v1::Members> for Members {
     fn from(page: v1::Members) -> Self {
         let v1::Members { conversation_id, items, next_cursor, has_more, .. } = page;
         let items = items.into_iter().map(Member::from).collect();
-        Self { conversation_id, items, next_cursor: next_cursor.to_string(), has_more }
+        Self { conversation_id, items, next_cursor, has_more }
     }
 }

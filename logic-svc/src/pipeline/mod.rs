@@ -103,7 +103,7 @@ impl<L: MessageLog, M: Members, P: Presence> Pipeline<L, M, P> {
             presence,
             ids,
             conversations: Conversations::default(),
-            names: Names::new(settings.cached_members),
+            names: Names::new(settings.cached_conversations),
             recent: Recent::new(settings.recent_sends),
             ticks: 0,
             changes: Vec::new(),

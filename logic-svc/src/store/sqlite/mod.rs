@@ -46,7 +46,7 @@ type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// How long a connection waits for another's lock. Inside this process locks are taken in turn, so this is met
 /// only when another program reads the database file.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a good write vouches for the next one.
 const WRITE_PROOF: Duration = Duration::from_secs(10);
 
@@ -91,7 +91,7 @@ impl Store {
         let writer = connect(&options.path)?;
         writer.execute_batch(&format!(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; \
-             PRAGMA cache_size = -4000; PRAGMA journal_size_limit = {};",
+             PRAGMA cache_size = -1000; PRAGMA journal_size_limit = {};",
             options.wal_bytes
         ))
         .map_err(store_error)?;
@@ -157,7 +157,7 @@ impl Store {
                 self.health.commits.fetch_add(1, Ordering::Relaxed);
                 *lock(&self.health.last_good) = Some(Instant::now());
             }
-            Err(fault) if fault.is_unavailable() => {
+            Err(fault) if fault.stops_writes() => {
                 self.health.failing.store(true, Ordering::Relaxed)
             }
             Err(_) => {}
@@ -215,10 +215,16 @@ impl Fault {
         }
     }
 
-    fn is_unavailable(&self) -> bool {
+    /// Whether later writes will most likely fail too.
+    fn stops_writes(&self) -> bool {
+        use ErrorCode::{DatabaseCorrupt, NotADatabase};
         match self {
-            Self::Sqlite(error) => is_unavailable(error),
-            Self::Store(error) => matches!(error, StoreError::Unavailable(_)),
+            Self::Sqlite(error) => {
+                let damaged =
+                    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase));
+                damaged || is_unavailable(error)
+            }
+            Self::Store(error) => !matches!(error, StoreError::Internal(_)),
         }
     }
 }
@@ -266,7 +272,7 @@ fn connect(path: &Path) -> Result<Connection> {
 fn connect_read_only(path: &Path) -> Result<Connection> {
     let connection = connect(path)?;
     connection
-        .execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -2000;")
+        .execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -512;")
         .map_err(store_error)?;
     Ok(connection)
 }

@@ -55,7 +55,20 @@ impl Store {
 
     /// The users of these names, made where missing, without a password; all in one transaction.
     pub(crate) fn ensure_users(&self, names: &[&str], now_ms: u64) -> Result<Vec<UserId>> {
-        self.write(|tx, _| names.iter().map(|name| Ok(ensure(tx, name, now_ms)?)).collect())
+        let known: Vec<Option<UserId>> = {
+            let reader = self.readers.get();
+            let find = |name: &&str| by_name(&reader, name).map(|user| user.map(|user| user.id));
+            names.iter().map(find).collect::<rusqlite::Result<_>>().map_err(store_error)?
+        };
+        // Mostly everybody is known, and nobody has to wait for the writer.
+        if let Some(known) = known.iter().copied().collect() {
+            return Ok(known);
+        }
+        self.write(|tx, _| {
+            let both = names.iter().zip(known);
+            both.map(|(name, known)| Ok(known.map_or_else(|| ensure(tx, name, now_ms), Ok)?))
+                .collect()
+        })
     }
 
     /// The user of this name.
