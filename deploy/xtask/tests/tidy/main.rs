@@ -43,3 +43,16 @@ fn the_repository_is_tidy() {
     // A reader that finds nothing would find no fault either.
     assert!(tree.count("rs") > 50, "only {} Rust files were read", tree.count("rs"));
 }
+
+/// The page for people and the table for this test say the same.
+#[test]
+fn the_architecture_page_shows_the_orders() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md");
+    let page = std::fs::read_to_string(path).unwrap().replace('`', "");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for rules in
+        rules::CRATES.iter().filter(|rules| ["gateway", "logic-svc"].contains(&rules.package))
+    {
+        assert!(words(&page).contains(&words(rules.order)), "{}: {}", rules.package, rules.order);
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::lexer::{Token, lex};
-use crate::rules::Crate;
+use crate::rules::{Crate, OUTSIDE};
 use crate::tree::Tree;
 
 /// A path named in a file, or a single word of its code.
@@ -23,7 +23,7 @@ pub(crate) struct File {
     /// From the root of the repository.
     pub(crate) path: String,
     /// The room it belongs to: the top module below `src`; `main` for the roots and binaries,
-    /// empty outside `src`.
+    /// [`OUTSIDE`] for what is not below `src`.
     pub(crate) room: String,
     /// Rooms of the crate.
     pub(crate) rooms: BTreeSet<String>,
@@ -77,7 +77,7 @@ fn inline_modules(tokens: &[Token]) -> Vec<String> {
 
 /// The room of a file, by its path below the crate's folder.
 fn room_of(path: &str) -> String {
-    let Some(inside) = path.strip_prefix("src/") else { return String::new() };
+    let Some(inside) = path.strip_prefix("src/") else { return OUTSIDE.to_owned() };
     let first = inside.split('/').next().unwrap_or_default();
     match first.trim_end_matches(".rs") {
         "lib" | "main" | "bin" => MAIN.to_owned(),

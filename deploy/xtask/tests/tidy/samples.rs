@@ -123,6 +123,7 @@ fn good_code_raises_nothing() {
         ("codec/src/ws/cases.rs", "use std::time::Duration; async fn f() {}"),
         ("codec/tests/vectors.rs", "use std::fs; use codec::ws;"),
         ("deploy/standalone/tests/it.rs", "use loadgen::run; use std::io;"),
+        ("logic-svc/tests/rows.rs", "use rusqlite::Connection;"),
         ("logic-svc/src/store/mod.rs", "use rusqlite::Connection; use crate::ports::MessageLog;"),
     ];
     assert_eq!(faults_with(&good), Vec::<String>::new());
