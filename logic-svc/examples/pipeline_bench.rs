@@ -12,6 +12,7 @@ use logic_svc::config::Config;
 use logic_svc::domain::conversation::Kind;
 use logic_svc::domain::delivery::ConnectionId;
 use logic_svc::domain::member::MemberSet;
+use logic_svc::egress::router::Egress;
 use logic_svc::pipeline::{Pipeline, Settings};
 use logic_svc::ports::{
     Append, AppendError, CallSource, Change, ConversationRecord, DeliverySink, Ensure, IdSource,
@@ -310,7 +311,7 @@ fn fan_out(out: &mut impl Write, count: usize) -> std::io::Result<()> {
 }
 
 fn run<M: Members>(
-    pipeline: &mut Pipeline<Counting, M, LocalPresence>,
+    pipeline: &mut Pipeline<Counting, M, Egress<LocalPresence>>,
     batches: Vec<UpstreamBatch>,
 ) {
     let mut tick = Vec::with_capacity(1);
@@ -320,7 +321,7 @@ fn run<M: Members>(
     }
 }
 
-fn without_store<M: Members>(members: M) -> Pipeline<Counting, M, LocalPresence> {
+fn without_store<M: Members>(members: M) -> Pipeline<Counting, M, Egress<LocalPresence>> {
     let presence = Arc::new(LocalPresence::default());
     for user in 1..=USERS {
         let connection = ConnectionId { shard: user as u32 % 2, slot: user as u32, generation: 1 };
@@ -337,7 +338,7 @@ fn without_store<M: Members>(members: M) -> Pipeline<Counting, M, LocalPresence>
         #[cfg(feature = "fault-injection")]
         forget_sends: false,
     };
-    Pipeline::new(Counting, members, presence, Arc::new(Counter::default()), settings)
+    Pipeline::new(Counting, members, Egress::new(presence), Arc::new(Counter::default()), settings)
 }
 
 struct Counting;

@@ -10,7 +10,7 @@ pub mod domain;
 
 mod api;
 mod auth;
-mod egress;
+pub mod egress;
 mod ingest;
 mod ops;
 pub mod pipeline;
@@ -25,6 +25,7 @@ use auth::keys::Keys;
 use auth::password::Passwords;
 use auth::token::Tokens;
 use config::Config;
+use egress::router::Egress;
 use ops::Operations;
 use pipeline::Pipeline;
 use ports::{CallSource, Clock, DeliverySink, IdSource, StoreError, UpstreamSource};
@@ -74,7 +75,7 @@ struct Inner {
     config: Config,
     sink: Arc<dyn DeliverySink>,
     store: Arc<Store>,
-    pipeline: Mutex<Pipeline<Log, Directory, LocalPresence>>,
+    pipeline: Mutex<Pipeline<Log, Directory, Egress<LocalPresence>>>,
     operations: Arc<Operations>,
     maintenance: Mutex<Maintenance>,
 }
@@ -98,7 +99,7 @@ impl Service {
         let pipeline = Pipeline::new(
             Log::new(Arc::clone(&store)),
             Directory::new(Arc::clone(&store)),
-            Arc::clone(&presence),
+            Egress::new(Arc::clone(&presence)),
             Arc::clone(&ids),
             pipeline_settings(&config),
         );

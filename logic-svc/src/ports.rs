@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use proto::ids::direct_conversation_id;
-use proto::v1::{Call, CallReply, DeliveryBatch, EventDelivery, Kick, UpstreamBatch};
+use proto::v1::{
+    Call, CallReply, DeliveryBatch, EventDelivery, Kick, Message, SendReply, UpstreamBatch,
+};
 
 use crate::domain::conversation::Kind;
 use crate::domain::delivery::ConnectionId;
@@ -279,4 +281,30 @@ pub trait PresenceView {
     }
     /// Calls `found` with every connection there is.
     fn all(&self, found: impl FnMut(UserId, ConnectionId));
+}
+
+/// The way out of the pipeline: answers and deliveries of one tick, collected for each shard.
+pub trait Publisher: Send {
+    /// A tick under way.
+    type Tick<'a>: PublishTick
+    where
+        Self: 'a;
+    /// Begins a tick; who is online is settled for all of it.
+    fn begin(&self) -> Self::Tick<'_>;
+}
+
+/// Answers and deliveries of one tick.
+pub trait PublishTick {
+    /// Adds the answer to a send.
+    fn reply(&mut self, shard: u32, reply: SendReply);
+    /// Adds a message for every connection of `members` but `origin`, which sent it. `build` is called only if
+    /// there is one.
+    fn deliver(
+        &mut self,
+        origin: ConnectionId,
+        members: &MemberSet,
+        build: impl FnOnce() -> Message,
+    );
+    /// One batch for each shard.
+    fn finish(self) -> Vec<DeliveryBatch>;
 }

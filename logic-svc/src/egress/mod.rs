@@ -1,3 +1,3 @@
 //! Out of the pipeline and back to the gateways.
 
-pub(crate) mod router;
+pub mod router;

@@ -1,17 +1,85 @@
 //! Collects what one tick has for each shard: answers and deliveries, one batch a shard.
 
+use std::sync::Arc;
+
 use hashbrown::HashMap;
 use proto::v1::{DeliveryBatch, Message, SendReply, Target};
+use smallvec::SmallVec;
 
 use crate::domain::UserId;
 use crate::domain::delivery::ConnectionId;
 use crate::domain::member::MemberSet;
-use crate::ports::PresenceView;
+use crate::ports::{Presence, PresenceView, PublishTick, Publisher};
 
-/// Batches under way.
+/// Routes by presence.
+pub struct Egress<P>(Arc<P>);
+
+impl<P: Presence> Egress<P> {
+    /// Routes to whoever `presence` says is connected.
+    pub fn new(presence: Arc<P>) -> Self {
+        Self(presence)
+    }
+}
+
+impl<P: Presence> Publisher for Egress<P> {
+    type Tick<'a>
+        = Routing<P::View<'a>>
+    where
+        P: 'a;
+
+    fn begin(&self) -> Self::Tick<'_> {
+        Routing { view: self.0.view(), batches: Batches::default() }
+    }
+}
+
+/// A tick under way, with one look at presence for all of it.
+pub struct Routing<V> {
+    view: V,
+    batches: Batches,
+}
+
+impl<V: PresenceView> PublishTick for Routing<V> {
+    fn reply(&mut self, shard: u32, reply: SendReply) {
+        self.batches.of(shard).1.replies.push(reply);
+    }
+
+    fn deliver(
+        &mut self,
+        origin: ConnectionId,
+        members: &MemberSet,
+        build: impl FnOnce() -> Message,
+    ) {
+        let Self { view, batches } = self;
+        let mut build = Some(build);
+        let mut placed = Placed::default();
+        let mut to = |connection: ConnectionId| {
+            if connection.receives_from(origin) {
+                batches.target(connection, &mut placed, &mut build);
+            }
+        };
+        if members.len() > view.len() {
+            // More members than connections: ask each connection whether its user is a member.
+            view.all(|user: UserId, connection| {
+                if members.contains(user) {
+                    to(connection);
+                }
+            });
+        } else {
+            for &user in members.as_slice() {
+                view.connections(user, &mut to);
+            }
+        }
+    }
+
+    fn finish(self) -> Vec<DeliveryBatch> {
+        self.batches.all
+    }
+}
+
+/// The batches collected so far.
 #[derive(Debug, Default)]
-pub(crate) struct Router {
-    batches: Vec<DeliveryBatch>,
+struct Batches {
+    all: Vec<DeliveryBatch>,
     by_shard: HashMap<u32, usize>,
     /// The shard asked for last and its batch: neighbours mostly share it.
     last: Option<(u32, usize)>,
@@ -20,99 +88,45 @@ pub(crate) struct Router {
 /// Which batches the message at hand is in already, and under which index.
 #[derive(Debug, Default)]
 struct Placed {
-    at: Vec<(usize, u32)>,
+    at: SmallVec<[(usize, u32); 4]>,
 }
 
-/// A message about to be delivered; built only when somebody is there to get it.
-pub(crate) struct Delivery<'a, F: FnOnce() -> Message> {
-    /// The connection that sent it.
-    pub origin: ConnectionId,
-    /// Whom it concerns.
-    pub members: &'a MemberSet,
-    /// Makes the message.
-    pub build: F,
-}
-
-impl Router {
-    /// Adds the answer to a send.
-    pub(crate) fn reply(&mut self, shard: u32, reply: SendReply) {
-        let batch = self.batch(shard);
-        self.batches[batch].replies.push(reply);
-    }
-
-    /// Adds a message for every connection of its members but the one that sent it.
-    pub(crate) fn deliver<V: PresenceView, F: FnOnce() -> Message>(
-        &mut self,
-        presence: &V,
-        delivery: Delivery<'_, F>,
-    ) {
-        let Delivery { origin, members, build } = delivery;
-        let mut build = Some(build);
-        let mut placed = Placed::default();
-        let mut to = |connection: ConnectionId| {
-            if connection.receives_from(origin) {
-                self.target(connection, &mut placed, &mut build);
-            }
-        };
-        if members.len() > presence.len() {
-            // More members than connections: ask each connection whether its user is a member.
-            presence.all(|user: UserId, connection| {
-                if members.contains(user) {
-                    to(connection);
-                }
-            });
-        } else {
-            for &user in members.as_slice() {
-                presence.connections(user, &mut to);
-            }
-        }
-    }
-
+impl Batches {
     fn target(
         &mut self,
         to: ConnectionId,
         placed: &mut Placed,
         build: &mut Option<impl FnOnce() -> Message>,
     ) {
-        let batch = self.batch(to.shard);
-        let known = placed.at.iter().find(|(at, _)| *at == batch).map(|&(_, message)| message);
+        let (at, _) = self.of(to.shard);
+        let known = placed.at.iter().find(|(batch, _)| *batch == at).map(|&(_, message)| message);
         let message = known.unwrap_or_else(|| {
             let message = match (build.take(), placed.at.first()) {
                 (Some(build), _) => build(),
-                (None, Some(&(first, index))) => {
-                    self.batches[first].messages[index as usize].clone()
-                }
+                (None, Some(&(first, index))) => self.all[first].messages[index as usize].clone(),
                 (None, None) => Message::default(),
             };
-            let messages = &mut self.batches[batch].messages;
+            let messages = &mut self.all[at].messages;
             messages.push(message);
             let index = (messages.len() - 1) as u32;
-            placed.at.push((batch, index));
+            placed.at.push((at, index));
             index
         });
-        let target = Target { message, slot: to.slot, generation: to.generation };
-        self.batches[batch].targets.push(target);
+        self.all[at].targets.push(Target { message, slot: to.slot, generation: to.generation });
     }
 
-    fn batch(&mut self, shard: u32) -> usize {
-        if let Some((last, batch)) = self.last
-            && last == shard
-        {
-            return batch;
-        }
-        let Self { batches, by_shard, last } = self;
-        let batch = *by_shard.entry(shard).or_insert_with(|| {
-            batches.push(DeliveryBatch { shard, ..Default::default() });
-            batches.len() - 1
-        });
-        *last = Some((shard, batch));
-        batch
-    }
-
-    /// All batches, for the sink.
-    #[must_use]
-    pub(crate) fn finish(self) -> Vec<DeliveryBatch> {
-        self.batches
+    /// The batch of a shard and its index.
+    fn of(&mut self, shard: u32) -> (usize, &mut DeliveryBatch) {
+        let Self { all, by_shard, last } = self;
+        let at = match *last {
+            Some((same, at)) if same == shard => at,
+            _ => *by_shard.entry(shard).or_insert_with(|| {
+                all.push(DeliveryBatch { shard, ..Default::default() });
+                all.len() - 1
+            }),
+        };
+        *last = Some((shard, at));
+        (at, &mut all[at])
     }
 }
 
@@ -122,7 +136,15 @@ mod tests {
 
     struct Online(Vec<(UserId, ConnectionId)>);
 
-    impl PresenceView for Online {
+    impl Presence for Online {
+        type View<'a> = &'a Online;
+
+        fn view(&self) -> &Online {
+            self
+        }
+    }
+
+    impl PresenceView for &Online {
         fn connections(&self, user: UserId, found: impl FnMut(ConnectionId)) {
             self.0.iter().filter(|(u, _)| *u == user).map(|&(_, c)| c).for_each(found);
         }
@@ -138,22 +160,22 @@ mod tests {
         ConnectionId { shard, slot, generation: 1 }
     }
 
-    fn route(online: &Online, members: &[u64], origin: ConnectionId) -> Vec<DeliveryBatch> {
-        let mut router = Router::default();
+    fn route(online: Online, members: &[u64], origin: ConnectionId) -> Vec<DeliveryBatch> {
+        let egress = Egress::new(Arc::new(online));
+        let mut tick = egress.begin();
         for seq in [1, 2] {
             let build = || Message { seq, ..Default::default() };
-            let members = &MemberSet::new(members.iter().copied());
-            router.deliver(online, Delivery { origin, members, build });
+            tick.deliver(origin, &MemberSet::new(members.iter().copied()), build);
         }
-        router.finish()
+        tick.finish()
     }
 
     #[test]
     fn every_device_but_the_sending_connection_gets_it_once_per_shard_message() {
-        let online = Online(vec![(1, on(0, 1)), (1, on(1, 5)), (2, on(1, 6)), (3, on(0, 9))]);
+        let online = || Online(vec![(1, on(0, 1)), (1, on(1, 5)), (2, on(1, 6)), (3, on(0, 9))]);
         // three members, four connections, and the other way round
         for members in [&[1, 2, 8][..], &[1, 2, 10, 11, 12, 13]] {
-            let mut batches = route(&online, members, on(0, 1));
+            let mut batches = route(online(), members, on(0, 1));
             assert_eq!(batches.len(), 1);
             let batch = batches.remove(0);
             assert_eq!(batch.shard, 1);
@@ -166,7 +188,7 @@ mod tests {
     #[test]
     fn shards_get_equal_copies() {
         let online = Online(vec![(1, on(0, 1)), (2, on(1, 6)), (2, on(2, 7)), (2, on(1, 8))]);
-        let batches = route(&online, &[1, 2], on(9, 9));
+        let batches = route(online, &[1, 2], on(9, 9));
         assert_eq!(batches.iter().map(|b| b.shard).collect::<Vec<_>>(), [0, 1, 2]);
         assert!(batches.iter().all(|b| b.messages == batches[0].messages));
         assert_eq!(batches[1].targets.len(), 4);
@@ -174,10 +196,10 @@ mod tests {
 
     #[test]
     fn nobody_there_builds_nothing() {
-        let members = &MemberSet::new([1]);
         let build = || -> Message { panic!("nobody is there") };
-        let mut router = Router::default();
-        router.deliver(&Online(vec![]), Delivery { origin: on(0, 0), members, build });
-        assert!(router.finish().is_empty());
+        let egress = Egress::new(Arc::new(Online(vec![])));
+        let mut tick = egress.begin();
+        tick.deliver(on(0, 0), &MemberSet::new([1]), build);
+        assert!(tick.finish().is_empty());
     }
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use proto::v1::UpstreamBatch;
 
 use crate::pipeline::Pipeline;
-use crate::ports::{DeliverySink, Members, MessageLog, Presence, Received, UpstreamSource};
+use crate::ports::{DeliverySink, Members, MessageLog, Publisher, Received, UpstreamSource};
 
 /// How long a look at the source waits; bounds how late its closing is seen.
 const WAIT: Duration = Duration::from_millis(100);
 
 /// Feeds the pipeline until the source is closed. A tick takes at most about `tick_max_messages`, so that a
 /// long queue does not make one endless transaction.
-pub(crate) fn run<L: MessageLog, M: Members, P: Presence>(
-    pipeline: &Mutex<Pipeline<L, M, P>>,
+pub(crate) fn run<L: MessageLog, M: Members, O: Publisher>(
+    pipeline: &Mutex<Pipeline<L, M, O>>,
     sink: &dyn DeliverySink,
     source: &mut impl UpstreamSource,
     tick_max_messages: usize,

@@ -14,7 +14,7 @@ use proto::v1::{DeliveryBatch, UpstreamBatch};
 use crate::domain::delivery::ConnectionId;
 use crate::domain::message::ClientKey;
 use crate::domain::reject::Reject;
-use crate::ports::{Change, DeliverySink, IdSource, Members, MessageLog, Presence, Run};
+use crate::ports::{Change, DeliverySink, IdSource, Members, MessageLog, Publisher, Run};
 use cache::{CacheIndex, Conversations, Names};
 use recent::Recent;
 
@@ -40,10 +40,10 @@ pub struct Settings {
 }
 
 /// The one place where messages get their order. One tick at a time.
-pub struct Pipeline<L, M, P> {
+pub struct Pipeline<L, M, O> {
     log: L,
     members: M,
-    presence: Arc<P>,
+    out: O,
     ids: Arc<dyn IdSource>,
     settings: Settings,
     conversations: Conversations,
@@ -88,19 +88,13 @@ struct Tick {
     runs: Vec<Run>,
 }
 
-impl<L: MessageLog, M: Members, P: Presence> Pipeline<L, M, P> {
+impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
     /// A pipeline with nothing at hand yet.
-    pub fn new(
-        log: L,
-        members: M,
-        presence: Arc<P>,
-        ids: Arc<dyn IdSource>,
-        settings: Settings,
-    ) -> Self {
+    pub fn new(log: L, members: M, out: O, ids: Arc<dyn IdSource>, settings: Settings) -> Self {
         Self {
             log,
             members,
-            presence,
+            out,
             ids,
             conversations: Conversations::default(),
             names: Names::new(settings.cached_conversations),

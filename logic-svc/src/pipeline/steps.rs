@@ -9,10 +9,9 @@ use crate::domain::conversation::is_direct_space;
 use crate::domain::delivery::ConnectionId;
 use crate::domain::message::{ClientKey, check_content, message_type};
 use crate::domain::reject::{NOT_A_MEMBER, NOT_FOUND, Reject, STORE_BUSY, STORE_FAULT};
-use crate::egress::router::{Delivery, Router};
 use crate::ports::{
-    Append, AppendError, Ensure, Members, MessageLog, NewMessage, Presence, Run, SendKey, Sent,
-    StoreError,
+    Append, AppendError, Ensure, Members, MessageLog, NewMessage, PublishTick, Publisher, Run,
+    SendKey, Sent, StoreError,
 };
 use crate::snowflake;
 
@@ -29,7 +28,7 @@ enum Seat {
     Refused(Reject),
 }
 
-impl<L: MessageLog, M: Members, P: Presence> Pipeline<L, M, P> {
+impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
     /// Before a tick: bounds what is at hand and takes in what other threads changed.
     pub(super) fn refresh(&mut self) {
         self.ticks += 1;
@@ -263,8 +262,7 @@ impl<L: MessageLog, M: Members, P: Presence> Pipeline<L, M, P> {
 
     /// Answers every item and delivers the stored ones; remembers them against retries.
     pub(super) fn publish(&mut self, mut tick: Tick) -> Vec<DeliveryBatch> {
-        let mut router = Router::default();
-        let view = self.presence.view();
+        let mut out = self.out.begin();
         for at in 0..tick.items.len() {
             let (outcome, sent) = result_of(&tick.items, at);
             let item = &mut tick.items[at];
@@ -276,15 +274,11 @@ impl<L: MessageLog, M: Members, P: Presence> Pipeline<L, M, P> {
                 let key = std::mem::replace(&mut item.key, ClientKey::empty());
                 self.recent.insert(key, cached.record.no, sender, sent);
                 let sender_name = self.names.get(sender);
-                router.deliver(
-                    &view,
-                    Delivery { origin, members, build: || message(item, sender_name) },
-                );
+                out.deliver(origin, members, || message(item, sender_name));
             }
-            router.reply(item.origin.shard, reply(item, outcome, sent));
+            out.reply(item.origin.shard, reply(item, outcome, sent));
         }
-        drop(view);
-        router.finish()
+        out.finish()
     }
 
     /// Control run: what must never happen, to show that the checks would see it.
