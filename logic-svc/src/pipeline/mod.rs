@@ -8,6 +8,7 @@ mod recent;
 mod steps;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use proto::v1::{DeliveryBatch, UpstreamBatch};
 
@@ -51,7 +52,12 @@ pub struct Pipeline<L, M, O> {
     recent: Recent,
     ticks: u64,
     changes: Vec<Change>,
+    /// When a failing store was last spoken of in the log.
+    warned: Option<Instant>,
 }
+
+/// A store that fails every tick is spoken of this often.
+const WARN_EVERY: Duration = Duration::from_secs(1);
 
 /// One message on its way through a tick.
 struct Item {
@@ -101,6 +107,7 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
             recent: Recent::new(settings.recent_sends),
             ticks: 0,
             changes: Vec::new(),
+            warned: None,
             settings,
         }
     }

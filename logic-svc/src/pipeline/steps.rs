@@ -1,10 +1,12 @@
 //! The steps of a tick.
 
+use std::time::Instant;
+
 use proto::error::ErrorCode;
 use proto::ids::{check_conversation_id, direct_conversation_users};
 use proto::v1::{Ack, DeliveryBatch, Message, SendReply, UpstreamBatch, UpstreamFrame};
 
-use super::{CacheIndex, Item, Outcome, Pipeline, Tick};
+use super::{CacheIndex, Item, Outcome, Pipeline, Tick, WARN_EVERY};
 use crate::domain::conversation::is_direct_space;
 use crate::domain::delivery::ConnectionId;
 use crate::domain::message::{ClientKey, check_content, message_type};
@@ -218,7 +220,10 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
             });
         }
         if let Err(error) = result {
-            tracing::warn!(%error, messages = tick.by_key.len(), "a tick was not stored");
+            if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                self.warned = Some(Instant::now());
+                tracing::warn!(%error, messages = tick.by_key.len(), "a tick was not stored");
+            }
             let reject = match error {
                 AppendError::Store(error) => refusal(&error),
                 AppendError::Duplicate | AppendError::Fenced => STORE_FAULT,
