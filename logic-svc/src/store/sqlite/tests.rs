@@ -366,3 +366,19 @@ fn the_write_ahead_log_is_copied_back_when_it_is_long_and_only_then() {
     fixture.store.checkpoint_all().unwrap();
     assert_eq!(std::fs::metadata(&wal).unwrap().len(), 0);
 }
+
+#[test]
+fn small_merges_continue_the_last_row_and_large_rows_are_left_alone() {
+    let mut fixture = Fixture::new();
+    for _ in 0..20 {
+        fixture.append(&[(1, 1, vec![1; 50])]).unwrap();
+        fixture.merge(WHOLE, &|| false);
+    }
+    assert_eq!(fixture.count("history"), 1);
+    for _ in 0..4 {
+        fixture.append(&[(1, 1, vec![1; 3000])]).unwrap();
+        fixture.merge(WHOLE, &|| false);
+    }
+    assert_eq!(fixture.count("history"), 4, "each is large enough to stay as it is");
+    assert_eq!(fixture.store.messages(1, 1, 100, Keep::Low, usize::MAX).unwrap().len(), 24);
+}
