@@ -135,7 +135,8 @@ fn nothing_is_too_old_or_banned() {
 
 #[test]
 fn everything_may_be_passed_on() {
-    // Only what is compiled here is downloaded, so only that can be asked offline.
+    // Only what this platform needs is downloaded, so only that can be asked offline; what only
+    // optional features need comes with `cargo fetch`.
     let host = host();
     let host = ["--filter-platform", &host];
     let query = ["metadata", "--format-version=1", "--offline", "--locked", "--all-features"];

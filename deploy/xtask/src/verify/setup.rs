@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use super::context::{Context, Verdict};
 use crate::repo::on_path;
@@ -42,7 +42,17 @@ pub(super) fn run(context: &mut Context) -> anyhow::Result<Verdict> {
     {
         context.run(context.npm(&["ci", "--no-audit", "--no-fund"]))?;
     }
+    // The licence test asks offline about every crate, those of optional features included.
+    context.run(context.cargo(&["fetch", "--locked", "--target", &host()?]))?;
     Ok(Verdict::Done)
+}
+
+/// The platform this compiler builds for by default.
+fn host() -> anyhow::Result<String> {
+    let output = Command::new("rustc").arg("-vV").output().context("cannot start rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
 }
 
 fn install(context: &mut Context, packages: &[&str]) -> anyhow::Result<()> {
