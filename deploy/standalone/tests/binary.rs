@@ -318,8 +318,31 @@ fn json_refuses_what_only_binary_can_say() {
     tcp.send(Kind::Send, &send(100));
     tcp.expect::<Ack>(Kind::Ack);
     let push = json.next().unwrap();
-    assert_eq!(
-        (&push["payload"]["content_base64"], &push["payload"]["msg_type"]),
-        (&json!("//4="), &json!(100))
+    let payload = &push["payload"];
+    assert_eq!((&payload["content_base64"], &payload["msg_type"]), (&json!("//4="), &json!(100)));
+    assert_eq!(&json.pull("g", 0, 10)["payload"][0], payload);
+}
+
+#[test]
+fn rest_shows_bytes_as_the_frames_do() {
+    let data = data_dir();
+    let server = Server::dev(data.path());
+    let token = server.user("dave")["access_token"].as_str().unwrap().to_owned();
+    let mut tcp = Peer::tcp(&server);
+    tcp.send(Kind::Hello, &Hello { token: token.clone(), ..Hello::default() });
+    tcp.expect::<Welcome>(Kind::Welcome);
+    let content = vec![0xff, 0xfe].into();
+    tcp.send(
+        Kind::Send,
+        &Send {
+            request_id: 1,
+            conversation_id: "g".into(),
+            client_msg_id: "m".into(),
+            msg_type: 100,
+            content,
+        },
     );
+    tcp.expect::<Ack>(Kind::Ack);
+    let page = server.rest("GET", "/api/v1/conversations/g/messages", Some(&token), None);
+    assert_eq!(page.body["items"][0]["content_base64"], "//4=", "{page:?}");
 }

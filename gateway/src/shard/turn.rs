@@ -331,11 +331,18 @@ impl Shard {
 
     fn open_mailbox(&mut self) {
         self.mailbox.acknowledge();
+        self.obey_all();
+        while let Some(batch) = self.mailbox.next_delivery() {
+            // A welcome is put in before the first push it makes possible, but in the other lane: by the
+            // time the push is here so is the welcome, and it goes first.
+            self.obey_all();
+            self.deliver(batch);
+        }
+    }
+
+    fn obey_all(&mut self) {
         while let Some(order) = self.mailbox.next_order() {
             self.obey(order);
-        }
-        while let Some(batch) = self.mailbox.next_delivery() {
-            self.deliver(batch);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The JSON forms of answers, with the same keys as the JSON frames. Ids of 64 bits travel as text.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proto::v1;
 use serde::Serialize;
 
@@ -11,9 +13,19 @@ pub(super) struct Message {
     seq: u64,
     sender_id: String,
     sender: String,
-    content: String,
+    #[serde(flatten)]
+    content: Content,
     msg_type: u32,
     created_at_ms: u64,
+}
+
+/// Content: a string where it is text, else base64 under another key, as in the JSON frames.
+#[derive(Serialize)]
+enum Content {
+    #[serde(rename = "content")]
+    Text(String),
+    #[serde(rename = "content_base64")]
+    Bytes(String),
 }
 
 impl From<v1::Message> for Message {
@@ -24,16 +36,18 @@ impl From<v1::Message> for Message {
             seq: message.seq,
             sender_id: message.sender_id.to_string(),
             sender: message.sender,
-            content: text(&message.content),
+            content: content(&message.content),
             msg_type: message.msg_type,
             created_at_ms: message.created_at_ms,
         }
     }
 }
 
-/// Text as it is; bytes that are no UTF-8 (binary clients may send such) with replacement characters.
-fn text(content: &[u8]) -> String {
-    String::from_utf8_lossy(content).into_owned()
+fn content(bytes: &[u8]) -> Content {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Content::Text(text.to_owned()),
+        Err(_) => Content::Bytes(STANDARD.encode(bytes)),
+    }
 }
 
 /// One conversation as its member sees it.
