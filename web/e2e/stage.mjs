@@ -167,7 +167,12 @@ export class Person {
   /** Waits until the message is there, in the given state when it is an own one. */
   async sees(text, state) {
     const message = this.message(text).and(this.page.locator(state ? `[data-state="${state}"]` : "*"));
-    await message.first().waitFor({ timeout: SLOW_MS });
+    try {
+      await message.first().waitFor({ timeout: SLOW_MS });
+    } catch (error) {
+      await this.picture(`failed-${this.name}`);
+      throw error;
+    }
     return message.first();
   }
 

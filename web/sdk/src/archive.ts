@@ -42,24 +42,28 @@ export class Archive {
     private readonly trouble: (detail: string) => void,
   ) {}
 
-  /** Turns to a user, and gives back what was kept for them. Never fails. */
-  async attach(userId: string): Promise<ArchivedRoom[]> {
+  /**
+   * Turns to a user, and hands over what was kept for them. Never fails, and settles in limited time: what
+   * comes later is handed over then.
+   */
+  async attach(userId: string, take: (kept: ArchivedRoom[]) => void): Promise<void> {
     this.detach();
     this.userId = userId;
-    const { archive, clock } = this.env;
-    if (archive === undefined) return [];
+    if (this.env.archive === undefined) return;
     let cancel: Cancel = () => {};
-    const late = new Promise<unknown[]>((resolve) => {
-      cancel = clock.after(LOAD_LIMIT_MS, () => resolve([]));
+    const limit = new Promise<void>((resolve) => {
+      cancel = this.env.clock.after(LOAD_LIMIT_MS, resolve);
     });
+    await Promise.race([this.load(userId, take), limit]);
+    cancel();
+  }
+
+  private async load(userId: string, take: (kept: ArchivedRoom[]) => void): Promise<void> {
     try {
-      const raw = await Promise.race([archive.load(userId), late]);
-      return raw.map(readArchived).filter((room) => room !== null);
+      const raw = (await this.env.archive?.load(userId)) ?? [];
+      if (this.userId === userId) take(raw.map(readArchived).filter((room) => room !== null));
     } catch (thrown) {
       this.trouble(`the stored conversations could not be read: ${String(thrown)}`);
-      return [];
-    } finally {
-      cancel();
     }
   }
 

@@ -363,7 +363,7 @@ export class CorelaneClient {
   /** Turns to what this device keeps of the user. */
   private attach(userId: string): void {
     this.outbox.attach(userId);
-    this.restored = this.archive.attach(userId).then((kept) => {
+    this.restored = this.archive.attach(userId, (kept) => {
       // After the first sync the server has spoken for all conversations.
       if (this.known?.userId === userId && !this.syncer.synced) this.rooms.restore(kept);
     });

@@ -39,8 +39,8 @@ export class Room {
   private lowest = 1;
   /** The unread counter has taken every seq up to here into account. */
   private countedSeq = 0;
-  /** Came from this device and was not compared with the server yet. */
-  private unconfirmed = false;
+  /** Where the messages of this device ended, until they were compared with the server's. */
+  private restoredSeq: number | undefined;
 
   constructor(
     readonly conversationId: string,
@@ -83,13 +83,13 @@ export class Room {
     this.lowest = kept.messages[0]?.seq ?? kept.lastSeq + 1;
     this.hasOlder = this.lowest === 1 ? false : undefined;
     this.countedSeq = Math.max(kept.info.maxSeq, kept.lastSeq);
-    this.unconfirmed = true;
+    this.restoredSeq = kept.lastSeq;
   }
 
   /** Takes the server's description. The answer is what it makes deliverable. */
   learn(info: Conversation, start: Start, ownId: string): Message[] {
-    if (this.unconfirmed && !this.agrees(info)) this.reset();
-    this.unconfirmed = false;
+    if (this.restoredSeq !== undefined && !this.agrees(info, this.restoredSeq)) this.reset();
+    this.restoredSeq = undefined;
     const old = this.info;
     const released = this.timeline === undefined ? this.anchor(info, start) : [];
     this.timeline?.known(info.maxSeq);
@@ -196,8 +196,9 @@ export class Room {
   }
 
   /** A server that was set up anew, or restored from a backup, counts from a lower seq. */
-  private agrees(info: Conversation): boolean {
-    if (info.maxSeq < this.lastSeq) return false;
+  private agrees(info: Conversation, restoredSeq: number): boolean {
+    // Not `lastSeq`: an acknowledgement or a push may be ahead of a list that was read before it.
+    if (info.maxSeq < restoredSeq) return false;
     const { lastMessage } = info;
     const same = lastMessage === null ? undefined : this.kept.find((message) => message.seq === lastMessage.seq);
     return same === undefined || same.messageId === lastMessage?.messageId;

@@ -1,44 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { ARCHIVED_MESSAGES, type ArchivedRoom, type ArchiveStore } from "../src/archive.js";
+import { ARCHIVED_MESSAGES } from "../src/archive.js";
+import { Shelf } from "./shelf.js";
 import { store, World, type Person } from "./world.js";
 
 const upTo = (n: number, from = 1): number[] => Array.from({ length: n - from + 1 }, (_, i) => from + i);
-
-/** What a device keeps, as plain JSON, as a real store would. */
-class Shelf implements ArchiveStore {
-  readonly users = new Map<string, Map<string, string>>();
-  fail = false;
-  hang = false;
-
-  private of(userId: string): Map<string, string> {
-    if (this.fail) throw new Error("disk");
-    let rooms = this.users.get(userId);
-    if (rooms === undefined) this.users.set(userId, (rooms = new Map()));
-    return rooms;
-  }
-
-  async load(userId: string): Promise<unknown[]> {
-    if (this.hang) return new Promise(() => {});
-    return [...this.of(userId).values()].map((text) => JSON.parse(text) as unknown);
-  }
-
-  async put(userId: string, rooms: readonly ArchivedRoom[]): Promise<void> {
-    for (const room of rooms) this.of(userId).set(room.info.conversationId, JSON.stringify(room));
-  }
-
-  async remove(userId: string, ids: readonly string[]): Promise<void> {
-    for (const id of ids) this.of(userId).delete(id);
-  }
-
-  async clear(userId: string): Promise<void> {
-    this.of(userId).clear();
-  }
-
-  room(userId: string, id: string): ArchivedRoom | undefined {
-    const text = this.users.get(userId)?.get(id);
-    return text === undefined ? undefined : (JSON.parse(text) as ArchivedRoom);
-  }
-}
 
 /** A client with a device that remembers, and a way to reload it. */
 async function device() {
@@ -191,6 +156,71 @@ describe("the archive", () => {
   });
 });
 
+describe("before the first list after a reload", () => {
+  it("an acknowledgement may be ahead of it", async () => {
+    const { world, bob, id, first, reload } = await device();
+    bob.client.send(id, "1");
+    await world.clock.advance(1_000);
+    world.reachable = false;
+    first.wire.close(1006);
+    await world.clock.advance(100);
+    first.client.send(id, "2");
+    const again = await reload(first);
+    world.reachable = true;
+    // The list is read first, but answered after the message.
+    world.toClient = (frame, wire) => {
+      if (frame["cmd"] !== 5 || wire.client !== "desk") return [frame];
+      const stale = (frame["payload"] as object[]).map((one) => ({ ...one, max_seq: 1, read_seq: 0, unread: 1, last_message: null }));
+      world.clock.after(50, () => wire.inject({ ...frame, payload: stale }));
+      return [];
+    };
+    again.client.connect();
+    await world.clock.advance(1_000);
+    expect(again.client.messages(id).map((m) => m.content)).toEqual(["1", "2"]);
+    expect(again.client.conversation(id)).toMatchObject({ maxSeq: 2, lastMessage: { content: "2" } });
+  });
+
+  it("what the device remembers late is shown late", async () => {
+    const { world, bob, id, shelf, first, reload } = await device();
+    bob.client.send(id, "1");
+    await world.clock.advance(1_000);
+    world.reachable = false;
+    const load = shelf.load.bind(shelf);
+    shelf.load = async (userId) => {
+      await new Promise<void>((resolve) => void world.clock.after(10_000, resolve));
+      return load(userId);
+    };
+    const again = await reload(first);
+    again.client.connect();
+    await world.clock.advance(5_000);
+    expect(again.client.conversations()).toEqual([]);
+    await world.clock.advance(10_000);
+    expect(again.client.messages(id).map((m) => m.content)).toEqual(["1"]);
+  });
+
+  it("what the device remembers too late does not overwrite what the server said", async () => {
+    const { world, bob, id, shelf, first, reload } = await device();
+    bob.client.send(id, "1");
+    await world.clock.advance(1_000);
+    const load = shelf.load.bind(shelf);
+    shelf.load = async (userId) => {
+      const old = await load(userId);
+      await new Promise<void>((resolve) => void world.clock.after(10_000, resolve));
+      return old;
+    };
+    const left = await world.run(first.client.createGroup({ name: "left", members: [] }), 1_000);
+    const again = await reload(first);
+    world.server.conversations.delete(left.conversationId);
+    again.client.connect();
+    await world.clock.advance(5_000);
+    bob.client.send(id, "2");
+    await world.clock.advance(15_000);
+    expect(again.client.conversations().map((c) => c.conversationId)).toEqual([id]);
+    expect(again.seqs(id)).toEqual([2]);
+    expect(again.client.conversation(id)).toMatchObject({ maxSeq: 2 });
+  });
+});
+
 describe("an archive that is not true any more", () => {
   it("gives way to a server that counts from a lower seq", async () => {
     const { world, bob, id, first, reload } = await device();
@@ -208,6 +238,22 @@ describe("an archive that is not true any more", () => {
     again.wire.inject({ cmd: 10, conversation_id: id, from_seq: 2 });
     await world.clock.advance(500);
     expect(again.messages.map((m) => m.content)).toEqual(["other 2"]);
+  });
+
+  it("gives way to a server that lost everything", async () => {
+    const { world, bob, id, first, reload } = await device();
+    for (const text of ["1", "2", "3"]) bob.client.send(id, text);
+    await world.clock.advance(500);
+    const again = await reload(first);
+    world.server.conversations.get(id)!.messages.splice(0);
+    again.client.connect();
+    await world.clock.advance(500);
+    expect(again.client.messages(id)).toEqual([]);
+    const carol = await world.join("carol");
+    await world.run(carol.client.join(id));
+    carol.client.send(id, "a new start");
+    await world.clock.advance(500);
+    expect(again.messages.map((m) => [m.seq, m.content])).toEqual([[1, "a new start"]]);
   });
 
   it("gives way to a server with another message in the same place", async () => {

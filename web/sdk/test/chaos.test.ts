@@ -5,7 +5,8 @@
  */
 
 import { describe, expect, it } from "vitest";
-import { type Person, type Wire, World, dice } from "./world.js";
+import { Shelf } from "./shelf.js";
+import { dice, type Person, store, type Wire, World } from "./world.js";
 
 interface Faults {
   lose: number;
@@ -102,6 +103,81 @@ describe("in every storm", () => {
     storm(seed, wild),
   );
 });
+
+/** Somebody whose page is reloaded at any moment, mostly in the middle of something. */
+class Reloader {
+  readonly seen = new Map<number, string>();
+  readonly conflicts: string[] = [];
+  person: Person;
+  private readonly environment = { storage: store(), archive: new Shelf() };
+
+  constructor(
+    private readonly world: World,
+    readonly name: string,
+  ) {
+    this.person = this.open();
+  }
+
+  reload(): void {
+    this.person.client.disconnect();
+    this.person = this.open();
+    this.person.client.connect();
+  }
+
+  private open(): Person {
+    const person = this.world.person(this.name, {
+      deviceId: `device of ${this.name}`,
+      environment: this.environment,
+      tuning: { pullLimit: 7, syncLimit: 2 },
+    });
+    person.client.on("message", (m) => {
+      if ((this.seen.get(m.seq) ?? m.msgId) !== m.msgId) this.conflicts.push(`seq ${m.seq}`);
+      this.seen.set(m.seq, m.msgId);
+    });
+    return person;
+  }
+}
+
+async function stormWithReloads(seed: number): Promise<void> {
+  const { next } = dice(seed);
+  const world = new World({ rate: { perSecond: 5, burst: 5 } });
+  const { id } = await world.pair();
+  const people = [new Reloader(world, "carol"), new Reloader(world, "dave")];
+  for (const { person, name } of people) {
+    await person.client.register({ username: name, password: "password-1" });
+    person.client.connect();
+    await world.run(person.client.join(id));
+  }
+  // A device that remembers nothing yet starts at the newest message; from here on it remembers.
+  await world.clock.advance(1_000);
+  tamper(world, next, { lose: 0.05, double: 0.05, delay: 0.15, refuse: 0.05, cut: 0 });
+  const sent: string[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const who = people[Math.floor(next() * people.length)]!;
+    if (next() < 0.6) sent.push(who.person.client.send(id, `${who.name} ${round}`).msgId);
+    if (next() < 0.15) who.reload();
+    await world.clock.advance(Math.floor(next() * 400));
+  }
+  world.toClient = (frame) => [frame];
+  world.toServer = (frame) => [frame];
+  for (const who of people) who.reload();
+  await world.clock.advance(180_000);
+  const { messages } = world.server.conversations.get(id)!;
+  expect(messages.map((row) => row.msg_id).sort()).toEqual([...sent].sort());
+  for (const { person, seen, conflicts } of people) {
+    expect(person.client.outgoing(id)).toEqual([]);
+    expect(conflicts).toEqual([]);
+    // Over all its lives a page has seen everything, and what it shows now is one run up to the end.
+    expect([...seen.keys()].sort((a, b) => a - b)).toEqual(messages.map((row) => row.seq));
+    const shown = person.client.messages(id);
+    expect(shown.map((m) => m.msgId)).toEqual(messages.slice(messages.length - shown.length).map((row) => row.msg_id));
+    expect(shown.length).toBeGreaterThan(0);
+  }
+}
+
+it.each(Array.from({ length: 16 }, (_, i) => i + 201))("reloads lose nothing and show no holes (seed %i)", (seed) =>
+  stormWithReloads(seed),
+);
 
 it("the check sees a loss: with pulls swallowed the run fails", async () => {
   const world = new World();
