@@ -14,11 +14,12 @@ pub(super) fn head(title: &str, repo: &Repo) -> String {
     let words: Vec<String> = std::env::args().skip(1).collect();
     format!(
         "# {title}\n\n| what | value |\n|---|---|\n| date | {} |\n| commit | {} |\n| kernel | {} |\n\
-         | CPU | {} |\n| command | `cargo xtask {}` |\n",
+         | CPU | {} |\n| load at the end (this run alone: 2) | {} |\n| command | `cargo xtask {}` |\n",
         today(),
         commit(repo),
         first_line("/proc/sys/kernel/osrelease"),
         cpu(),
+        first_line("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "),
         words.join(" "),
     )
 }
