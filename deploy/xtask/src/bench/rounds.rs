@@ -1,6 +1,7 @@
 //! `bench echo`: interleaved rounds of the unit and the candidates.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::ValueEnum;
@@ -39,6 +40,9 @@ pub(super) struct Args {
     /// Who is measured against the unit.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "gateway")]
     candidate: Vec<Candidate>,
+    /// Another gateway binary as a further candidate, such as the build of an earlier commit.
+    #[arg(long, value_name = "PROGRAM")]
+    other_gateway: Option<PathBuf>,
 }
 
 /// One measurement of the series.
@@ -68,6 +72,10 @@ pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Re
             Candidate::Unit => Subject { name: String::from("unit again"), ..unit.clone() },
         });
     }
+    if let Some(program) = &args.other_gateway {
+        let name = String::from("other gateway echo");
+        subjects.push(Subject { name, ..gateway_echo(program.clone()) });
+    }
     let series = measure_all(args, &instrument, &subjects)?;
     let text = host::head("Echo: server CPU a message, as a ratio to a bare epoll echo in C", repo)
         + &result(args, &subjects, &series);
@@ -90,7 +98,7 @@ fn measure_all(
         let more = ["--messages", &messages, "--warmup", &warmup];
         let report = instrument.measure(&subjects[subject], &more)?;
         eprintln!(
-            "{:>3}/{}  {:<14} {:>8.2} us/message  {:>7.0} messages/s  server {:.2} client {:.2}",
+            "{:>3}/{}  {:<18} {:>8.2} us/message  {:>7.0} messages/s  server {:.2} client {:.2}",
             at + 1,
             order.len(),
             subjects[subject].name,
