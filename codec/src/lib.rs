@@ -9,18 +9,11 @@
 //!
 //! `PROTOCOL.md` beside this crate is the reference for authors of clients.
 
-mod error;
 mod recv_buffer;
+mod role;
 
 pub mod binary;
 pub mod detect;
 pub mod ws;
 
-/// Which side of a connection we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// We accepted the connection: input comes from a client.
-    Server,
-    /// We opened the connection: input comes from a server.
-    Client,
-}
+pub use role::Role;

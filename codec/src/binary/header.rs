@@ -103,7 +103,7 @@ pub fn encode_header(out: &mut Vec<u8>, kind: Kind, body_len: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Role;
+    use crate::role::Role;
 
     #[test]
     fn lengths_read_back_at_every_edge() {

@@ -1,6 +1,6 @@
 //! The frame kinds.
 
-use crate::Role;
+use crate::role::Role;
 
 /// Who may send a kind of frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

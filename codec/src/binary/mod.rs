@@ -4,13 +4,14 @@
 //! there is no preface, and [`next_in_message`] reads the whole frames of one binary message. Bodies
 //! are views: what is in them is not this crate's to know.
 
+mod error;
 mod frame;
 mod header;
 mod kind;
 mod preface;
 
-pub use crate::Role;
-pub use crate::error::BinaryError as Error;
+pub use crate::role::Role;
+pub use error::Error;
 pub use frame::{Decoder, Frame, encode, encode_heartbeat, next_in_message};
 pub use header::{BODY_LEN_MAX, HEADER_MAX_BYTES, encode_header, encoded_len};
 pub use kind::{Direction, Kind};

@@ -6,8 +6,8 @@ use super::header::{self, HEADER_MAX_BYTES, Header, OpenMessage};
 use super::mask::Mask;
 use super::message::{self, Assembly, Event};
 use super::{Error, Limits, Opcode};
-use crate::Role;
 use crate::recv_buffer;
+use crate::role::Role;
 
 /// Turns the bytes of one peer into messages and control frames (RFC 6455 section 5).
 ///

@@ -2,7 +2,7 @@
 
 use super::mask::apply_mask;
 use super::{Error, Limits, Opcode};
-use crate::Role;
+use crate::role::Role;
 
 /// Longest frame header in bytes: two, the long length, the masking key.
 pub const HEADER_MAX_BYTES: usize = 14;

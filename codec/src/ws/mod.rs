@@ -1,5 +1,6 @@
 //! WebSocket (RFC 6455) for both roles: frames, messages, the closing handshake, the opening one.
 
+mod error;
 pub mod handshake;
 
 mod close;
@@ -9,11 +10,11 @@ mod mask;
 mod message;
 mod opcode;
 
-pub use crate::Role;
-pub use crate::error::WebSocketError as Error;
+pub use crate::role::Role;
 pub use close::is_valid_close_code;
 pub use close::{CLOSE_REASON_MAX_BYTES, CloseFrame, encode_close, encode_close_masked};
 pub use decoder::Decoder;
+pub use error::Error;
 pub use header::{CONTROL_MAX_BYTES, HEADER_MAX_BYTES};
 pub use header::{encode_fragment, encode_frame, encode_frame_masked, encode_header, header_len};
 pub use mask::apply_mask;

@@ -74,7 +74,6 @@ pub struct Rejection {
 impl Rejection {
     /// Appends a complete HTTP/1.1 response after which the connection is to be closed.
     pub fn write(&self, out: &mut Vec<u8>) {
-        use std::io::Write;
         let extra = match self.status {
             // RFC 9110 section 15.5.6.
             405 => "Connection: close\r\nAllow: GET\r\n",
@@ -84,9 +83,7 @@ impl Rejection {
             }
             _ => "Connection: close\r\n",
         };
-        // Writing to a Vec cannot fail.
-        let _ = write!(
-            out,
+        let answer = format!(
             "HTTP/1.1 {} {}\r\n{extra}Content-Type: text/plain; charset=utf-8\r\n\
              Content-Length: {}\r\n\r\n{}\n",
             self.status,
@@ -94,6 +91,7 @@ impl Rejection {
             self.reason.len() + 1,
             self.reason,
         );
+        out.extend_from_slice(answer.as_bytes());
     }
 }
 
