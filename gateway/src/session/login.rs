@@ -28,6 +28,7 @@ impl Session {
         if let Some(detail) = refusal {
             return self.on_login_failed(cx, &ErrorCode::Unauthenticated.failure(detail));
         }
+        self.announced = true;
         cx.out.calls.push(Call {
             shard: cx.id.shard,
             slot: cx.id.slot,

@@ -95,6 +95,8 @@ pub struct Session {
     phase: Phase,
     transport: Transport,
     form: Form,
+    /// The logic service was asked to log this connection in and has not been told of its end.
+    announced: bool,
     pushes: u32,
     user_id: u64,
     messages: Bucket,
@@ -122,6 +124,7 @@ impl Session {
             phase: Phase::Greeting,
             transport: Transport::Tcp,
             form: Form::Undecided,
+            announced: false,
             pushes: 0,
             user_id: 0,
             messages: Bucket::full(&rules.message_rate, now_ms),
@@ -140,6 +143,11 @@ impl Session {
     #[must_use]
     pub fn user_id(&self) -> u64 {
         self.user_id
+    }
+
+    /// Whether the logic service has to be told that the connection ended; true at most once.
+    pub fn take_announced(&mut self) -> bool {
+        std::mem::take(&mut self.announced)
     }
 
     /// How frames for this connection are written.

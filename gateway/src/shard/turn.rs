@@ -268,22 +268,25 @@ impl Shard {
         }
         match self.outputs.verdict {
             Verdict::Stay => {}
-            Verdict::Close => self.closing_with_user(token, phase),
+            Verdict::Close => self.start_closing(token),
             Verdict::HandOver => self.hand_over(token),
         }
         self.flush_if_full();
     }
 
-    fn closing_with_user(&mut self, token: Token, phase_before: Phase) {
-        if matches!(phase_before, Phase::Open | Phase::LoggingIn) {
-            self.report_closed(token);
-        }
+    fn start_closing(&mut self, token: Token) {
+        self.report_closed(token);
         self.wheel.insert(token, LINGER_MS);
         self.closing.push(token);
     }
 
+    /// Tells the logic service of the end of a connection that it was asked to log in, however short
+    /// the time between the two.
     fn report_closed(&mut self, token: Token) {
-        let Some(connection) = self.table.get(token) else { return };
+        let Some(connection) = self.table.get_mut(token) else { return };
+        if !connection.session.take_announced() {
+            return;
+        }
         self.outputs.calls.push(Call {
             shard: self.index,
             slot: token.slot,
@@ -295,11 +298,7 @@ impl Shard {
 
     /// The peer finished sending, or the connection broke. What this turn has for it is still tried.
     fn gone(&mut self, token: Token) {
-        let Some(connection) = self.table.get(token) else { return };
-        let phase = connection.session.phase();
-        if matches!(phase, Phase::Open | Phase::LoggingIn) {
-            self.report_closed(token);
-        }
+        self.report_closed(token);
         self.flush_sends();
         self.forget(token);
     }

@@ -155,3 +155,24 @@ fn many_connections_come_and_go_without_a_trace() {
         server.gateway.stop().unwrap();
     });
 }
+
+/// A connection that asks to log in and breaks the protocol in one and the same message: the logic
+/// service hears of the login, so it must hear of the end too, or the user stays online for ever.
+#[test]
+fn a_login_that_ends_in_its_own_message_is_reported_as_ended() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |_| {});
+        let mut peer = server.connect();
+        peer.upgrade("/ws");
+        let mut message = Vec::new();
+        codec::binary::encode(&mut message, codec::binary::Kind::Hello, &[0x2a, 1, b'u']);
+        message.push(0);
+        let mut frame = Vec::new();
+        encode_frame_masked(&mut frame, Opcode::Binary, &message, [1, 2, 3, 4]);
+        peer.send(&frame);
+        assert_eq!(peer.close_code(), 4901);
+        assert!(matches!(server.next_call().request, Some(call::Request::Login(_))));
+        assert!(matches!(server.next_call().request, Some(call::Request::Closed(_))));
+        server.gateway.stop().unwrap();
+    });
+}
