@@ -1,5 +1,6 @@
 //! Development commands behind the cargo aliases: `cargo start`, `cargo verify`, `cargo xtask`.
 
+mod autobahn;
 mod bench;
 mod build;
 mod interrupt;
@@ -33,6 +34,8 @@ enum Command {
     },
     /// Run every check and test; ends non-zero when one fails.
     Verify(verify::Args),
+    /// Run the WebSocket conformance suite Autobahn|Testsuite against `gateway echo`.
+    Autobahn(autobahn::Args),
     /// Measure, in interleaved rounds, and write the result to bench/results.
     Bench(bench::Args),
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Start { options } => start::run(&options),
         Command::Verify(args) => verify::run(&args),
+        Command::Autobahn(args) => autobahn::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     outcome.unwrap_or_else(|error| {

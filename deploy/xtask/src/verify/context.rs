@@ -56,6 +56,17 @@ impl Context {
         let _ = out.flush();
     }
 
+    /// What is left of the step's time.
+    pub(super) fn time_left(&self) -> Duration {
+        self.step_deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Writes a line and counts what it reports.
+    pub(super) fn report(&mut self, line: &str) {
+        self.tally.read(line);
+        self.say(line);
+    }
+
     /// A cargo command in this checkout.
     pub(super) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(cargo());
@@ -84,7 +95,7 @@ impl Context {
         let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
         let shown = words.join(" ");
         self.say(&format!("$ {shown}"));
-        let left = self.step_deadline.saturating_duration_since(Instant::now());
+        let left = self.time_left();
         if left.is_zero() {
             bail!("no time left for {shown}");
         }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::context::{Context, Verdict};
-use super::{e2e, setup};
+use super::{conformance, e2e, setup};
 use crate::repo::on_path;
 
 /// One check or one run of tests.
@@ -50,6 +50,7 @@ pub(super) const STEPS: &[Step] = &[
     check("build", "server and load generator, release build", 30, build),
     tests("test", "every Rust test; black-box tests run the release server", 40, test),
     tests("test-faults", "Rust tests with fault injection compiled in", 20, test_faults),
+    tests("autobahn", "Autobahn|Testsuite against gateway echo", 40, conformance::run),
     check("doc", "rustdoc has no warning", 15, doc),
     tests("e2e", "Chromium against a running server", 10, e2e::run),
 ];
