@@ -27,6 +27,8 @@ pub(crate) struct Binary {
 pub(crate) const CORELANE: Binary = Binary { package: "standalone", name: "corelane" };
 /// The gateway, here for its echo mode.
 pub(crate) const GATEWAY: Binary = Binary { package: "gateway", name: "gateway" };
+/// The load generator.
+pub(crate) const LOADGEN: Binary = Binary { package: "loadgen", name: "loadgen" };
 /// The measuring client.
 pub(crate) const ECHO_CLIENT: Binary = Binary { package: "bench", name: "echo_client" };
 
@@ -52,6 +54,30 @@ pub(crate) fn build(
     profile: &str,
     interrupt: &Interrupt,
 ) -> anyhow::Result<PathBuf> {
+    run(command(repo, binary, profile), binary, interrupt)
+}
+
+/// Builds one binary with frame pointers, by which a profiler finds its way from a function to
+/// its callers. In a profile of its own: what is built otherwise stays as it is.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn build_to_profile(
+    repo: &Repo,
+    binary: Binary,
+    interrupt: &Interrupt,
+) -> anyhow::Result<PathBuf> {
+    let mut command = command(repo, binary, "profiling");
+    for (variable, flag) in
+        [("RUSTFLAGS", "-Cforce-frame-pointers=yes"), ("CFLAGS", "-fno-omit-frame-pointer")]
+    {
+        let flags = std::env::var(variable).unwrap_or_default();
+        command.env(variable, format!("{flags} {flag}").trim());
+    }
+    run(command, binary, interrupt)
+}
+
+fn command(repo: &Repo, binary: Binary, profile: &str) -> Command {
     let mut command = Command::new(cargo());
     command
         .current_dir(repo.root())
@@ -60,6 +86,10 @@ pub(crate) fn build(
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit());
+    command
+}
+
+fn run(mut command: Command, binary: Binary, interrupt: &Interrupt) -> anyhow::Result<PathBuf> {
     let mut built = None;
     let ending = job::run(&mut command, LIMIT, interrupt, |line| {
         if let Line::Out(text) = line {

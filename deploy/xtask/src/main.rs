@@ -3,6 +3,7 @@
 mod autobahn;
 mod bench;
 mod build;
+mod flame;
 mod interrupt;
 mod job;
 mod pinned;
@@ -36,6 +37,8 @@ enum Command {
     Verify(verify::Args),
     /// Run the WebSocket conformance suite Autobahn|Testsuite against `gateway echo`.
     Autobahn(autobahn::Args),
+    /// Record where a server's CPU time goes under load and draw it (needs Linux perf).
+    Flame(flame::Args),
     /// Measure, in interleaved rounds, and write the result to bench/results.
     Bench(bench::Args),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Start { options } => start::run(&options),
         Command::Verify(args) => verify::run(&args),
         Command::Autobahn(args) => autobahn::run(&args),
+        Command::Flame(args) => flame::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     outcome.unwrap_or_else(|error| {

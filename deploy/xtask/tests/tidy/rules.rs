@@ -152,7 +152,7 @@ pub(crate) const CRATES: &[Crate] = &[
         package: "xtask",
         imports: &[],
         test_imports: &[],
-        order: "interrupt, scratch, pinned, repo < job < build, server, web < autobahn < start | verify | bench < main",
+        order: "interrupt, scratch, pinned, repo < job < build, server, web < autobahn < start | verify | bench | flame < main",
         unsafe_rooms: &[],
         pure: &[],
         only_in: &[],
