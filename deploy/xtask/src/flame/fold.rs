@@ -34,8 +34,8 @@ impl Fold {
     }
 
     fn finish(&mut self) {
-        // Outside of the outermost known function there is nothing to be learned.
-        while self.functions.last().is_some_and(|name| name == UNKNOWN) {
+        // How a thread comes to its first function is the same for all, and as often unknown.
+        while self.functions.last().is_some_and(|name| is_entry(name)) {
             self.functions.pop();
         }
         let functions = std::mem::take(&mut self.functions);
@@ -61,6 +61,24 @@ impl Fold {
     pub(super) fn text(&self) -> String {
         self.iter().map(|(stack, count)| format!("{stack} {count}\n")).collect()
     }
+}
+
+/// Whether a function only leads from the thread's start to its own code.
+fn is_entry(name: &str) -> bool {
+    const STARTS: [&str; 9] = [
+        UNKNOWN,
+        "_start",
+        "__libc_start",
+        "start_thread",
+        "clone3",
+        "std::rt::lang_start",
+        "std::panicking::",
+        "std::sys::backtrace::__rust_begin_short_backtrace",
+        "core::ops::function::FnOnce::call_once",
+    ];
+    name == "main"
+        || name.ends_with("::thread_start")
+        || STARTS.iter().any(|start| name.starts_with(start))
 }
 
 /// The function in a line such as `   ffffffff82028625 tcp_push`.
@@ -119,6 +137,14 @@ mod tests {
     fn a_sample_without_functions_counts_for_its_thread() {
         assert_eq!(fold("it 7 \n\nit 7 \nit 7 \n\t 1 a;b\n"), "it 2\nit;a:b 1\n");
         assert_eq!(fold("\n\n"), "");
+    }
+
+    #[test]
+    fn the_way_into_a_thread_is_left_out() {
+        let text = "it 7 \n\t 1 main_loop\n\t 1 std::panicking::try\n\t 1 gateway::run\n\
+            \t 1 std::sys::backtrace::__rust_begin_short_backtrace\n\
+            \t 1 <std::sys::thread::unix::Thread>::new::thread_start\n\t 1 start_thread\n";
+        assert_eq!(fold(text), "it;gateway::run;std::panicking::try;main_loop 1\n");
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// Connections [default: the scenario's own, fewer where open files are scarce].
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
     connections: Option<u64>,
-    /// Where flame-SCENARIO.svg and flame-SCENARIO.folded go [default: flame in the build folder].
+    /// Where the picture goes [default: flame in the build folder, where the folded stacks are].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -66,17 +66,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
     // TARGET/profiling/corelane
     let target = server.ancestors().nth(2).unwrap_or_else(|| Path::new("."));
-    let out = args.out.clone().unwrap_or_else(|| target.join("flame"));
-    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-    let name = format!("flame-{}", args.scenario.name());
-    let caption = caption(&plan, &repo, stacks.samples());
-    let pages = [("folded", stacks.text()), ("svg", svg::draw(stacks.iter(), &caption))];
-    for (extension, text) in pages {
-        let path = out.join(&name).with_extension(extension);
-        std::fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
-        eprintln!("written to {} ({} KB)", path.display(), text.len().div_ceil(1000));
-    }
+    let folded = target.join("flame");
+    let out = args.out.as_deref().unwrap_or(&folded);
+    let picture = svg::draw(stacks.iter(), &caption(&plan, &repo, stacks.samples()));
+    write(&folded, &format!("flame-{}.folded", plan.scenario.name()), &stacks.text())?;
+    write(out, &format!("flame-{}.svg", plan.scenario.name()), &picture)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join(name);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    eprintln!("written to {} ({} KB)", path.display(), text.len().div_ceil(1000));
+    Ok(())
 }
 
 /// As many as asked for, or as this machine lets a process open.
@@ -120,6 +123,7 @@ fn record(
     server.stop()?;
     let mut stacks = Fold::default();
     perf::script(&data, interrupt, |line| stacks.read(line))?;
+    stacks.read("");
     Ok(stacks)
 }
 

@@ -153,7 +153,7 @@ fn write_box(page: &mut String, frame: &Frame<'_>, top: f64, all: u64) {
     let letters = ((width - 6.0) / LETTER).max(0.0) as usize;
     if letters >= 3 {
         let (x, y) = (left + 3.0, top + 12.0);
-        let words = escaped(&shortened(name, letters));
+        let words = escaped(&label(name, share, letters));
         let _ = write!(page, "<text x=\"{x:.1}\" y=\"{y:.0}\">{words}</text>");
     }
     page.push_str("</g>\n");
@@ -171,6 +171,12 @@ fn owner(name: &str, level: usize) -> Owner {
     let path = name.trim_start_matches(['<', '&', '(', '*']);
     let crate_name = path.split("::").next().unwrap_or(path);
     if OUR_CRATES.contains(&crate_name) { Owner::Ours } else { Owner::Other }
+}
+
+/// The name, with its share where there is room.
+fn label(name: &str, share: f64, letters: usize) -> String {
+    let with_share = format!("{name} {share:.0}%");
+    if with_share.chars().count() <= letters { with_share } else { shortened(name, letters) }
 }
 
 /// The name in at most so many letters. A path loses its first parts before its last.
@@ -225,7 +231,7 @@ mod tests {
     fn what_is_too_narrow_is_left_out_with_all_that_stands_on_it() {
         let wide = (0..5_000).map(|_| ("t;wide", 1));
         let page = draw(wide.chain([("t;thin;thinner", 1)]), &Default::default());
-        assert!(page.contains(">wide<") && !page.contains("thin"), "{page}");
+        assert!(page.contains(">wide 100%<") && !page.contains("thin"), "{page}");
     }
 
     #[test]
@@ -258,6 +264,12 @@ mod tests {
         ] {
             assert_eq!(owner(name, level), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_label_says_its_share_where_there_is_room() {
+        assert_eq!(label("tcp_poll", 12.4, 12), "tcp_poll 12%");
+        assert_eq!(label("tcp_poll", 12.4, 11), "tcp_poll");
     }
 
     #[test]
