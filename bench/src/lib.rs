@@ -5,11 +5,15 @@
 //! * [`machine`]: pinning this thread and raising its file limit.
 //! * [`client`]: a closed-loop echo client on one thread, over raw TCP, WebSocket or the
 //!   chat server's own heartbeat.
+//! * [`fanout`]: one sender, many receivers, every delivery checked.
+//! * [`establish`]: connections as fast as one thread can open them, and tokens to log in with.
 //!
-//! The binary `echo_client` puts them together and writes one JSON document a run;
-//! `cargo xtask bench` runs it in interleaved rounds and compares.
+//! The binaries `echo_client`, `fanout_client` and `establish_client` put them together and write
+//! one JSON document a run; `cargo xtask bench` runs them in interleaved rounds and compares.
 
 pub mod client;
+pub mod establish;
+pub mod fanout;
 pub mod growth;
 pub mod machine;
 pub mod process;

@@ -1,39 +1,12 @@
 //! The measuring client against servers that answer well, wrongly, and not at all.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::thread;
+mod common;
 
-use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Output};
 
-/// A child that goes with its value.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Builds and starts the C unit; its address and process.
-fn unit(folder: &tempfile::TempDir) -> (String, Running) {
-    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("units/epoll_echo.c");
-    let binary = folder.path().join("epoll_echo");
-    let compiled = Command::new("cc")
-        .args(["-O2", "-Wall", "-Wextra", "-Werror", "-o"])
-        .args([&binary, &source])
-        .output()
-        .expect("a C compiler");
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-    let mut child = Command::new(binary).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim().strip_prefix("epoll_echo ready on ").expect("the ready line");
-    (address.to_owned(), Running(child))
-}
+use common::{report, serve, unit};
 
 /// Runs the client with few connections.
 fn client(address: &str, pid: u32, more: &[&str]) -> Output {
@@ -47,23 +20,6 @@ fn client_with(outstanding: &str, address: &str, pid: u32, more: &[&str]) -> Out
         .args(more)
         .output()
         .unwrap()
-}
-
-fn report(output: &Output) -> Value {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// A server in this process: `serve` gets every connection on a thread of its own.
-fn serve(serve: fn(TcpStream)) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address: SocketAddr = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            thread::spawn(move || serve(stream));
-        }
-    });
-    address.to_string()
 }
 
 fn echo_bytes(mut stream: TcpStream, mut change: impl FnMut(u64, &mut [u8])) {
@@ -84,7 +40,7 @@ const ENOUGH_BYTES: u64 = 512 * 6;
 #[test]
 fn the_unit_is_measured() {
     let folder = tempfile::tempdir().unwrap();
-    let (address, server) = unit(&folder);
+    let (address, server) = unit(&folder, "epoll_echo");
     let report = report(&client(&address, server.0.id(), &["--messages", "20000"]));
     let number = |key: &str| report[key].as_f64().unwrap_or_else(|| panic!("{key} in {report}"));
     assert_eq!(number("messages"), 20_000.0);
@@ -182,7 +138,7 @@ fn a_server_that_goes_away_ends_the_run() {
 #[test]
 fn impossible_wishes_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let (address, server) = unit(&folder);
+    let (address, server) = unit(&folder, "epoll_echo");
     let wishes: [(&str, &[&str], &str); 4] = [
         ("10", &["--payload", "3"], "at least 8 bytes"),
         ("10", &["--warm-connections", "40"], "--warm-connections"),

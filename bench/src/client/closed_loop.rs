@@ -191,7 +191,10 @@ fn nanoseconds(since: Instant) -> u64 {
 }
 
 /// Messages fit an empty socket buffer; only a large payload waits here.
-fn send_all(socket: &OwnedFd, mut bytes: &[u8]) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When the server is gone or takes nothing in.
+pub(crate) fn send_all(socket: &OwnedFd, mut bytes: &[u8]) -> anyhow::Result<()> {
     while !bytes.is_empty() {
         match send(socket, bytes, SendFlags::NOSIGNAL) {
             Ok(sent) => bytes = &bytes[sent..],

@@ -37,9 +37,25 @@ pub struct Target {
     pub first_number: usize,
 }
 
-/// Opens `count` connections, blocking, each with its handshake done and its server side
-/// accepted.
+/// Opens `count` connections to an echo server, blocking, each with its handshake done and its
+/// server side accepted.
 pub(super) fn open(target: &Target, wire: &mut Wire, count: usize) -> anyhow::Result<Vec<OwnedFd>> {
+    open_with(target, count, &mut |batch| match target.protocol {
+        Protocol::Tcp => confirm_accepted(wire, batch),
+        Protocol::Ws | Protocol::Corelane => Ok(()),
+    })
+}
+
+/// Opens `count` connections, blocking, each with its handshake done; `confirm` sees each batch
+/// of them and makes sure that the server has accepted it.
+///
+/// # Errors
+/// When the server refuses one, does not answer, or `confirm` fails.
+pub(crate) fn open_with(
+    target: &Target,
+    count: usize,
+    confirm: &mut dyn FnMut(&[OwnedFd]) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<OwnedFd>> {
     let mut sockets: Vec<OwnedFd> = Vec::with_capacity(count);
     while sockets.len() < count {
         let from = sockets.len();
@@ -50,15 +66,13 @@ pub(super) fn open(target: &Target, wire: &mut Wire, count: usize) -> anyhow::Re
             sockets.push(socket);
         }
         let batch = &sockets[from..];
-        match target.protocol {
-            Protocol::Tcp => confirm_accepted(wire, batch)?,
-            Protocol::Ws | Protocol::Corelane => {
-                for (socket, index) in batch.iter().zip(from..) {
-                    read_handshake(socket, nonce(target.first_number + index))
-                        .with_context(|| format!("handshake of connection {}", index + 1))?;
-                }
+        if target.protocol != Protocol::Tcp {
+            for (socket, index) in batch.iter().zip(from..) {
+                read_handshake(socket, nonce(target.first_number + index))
+                    .with_context(|| format!("handshake of connection {}", index + 1))?;
             }
         }
+        confirm(batch)?;
     }
     Ok(sockets)
 }
@@ -134,7 +148,11 @@ fn read_handshake(socket: &OwnedFd, nonce: [u8; 16]) -> anyhow::Result<()> {
     }
 }
 
-fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> anyhow::Result<usize> {
+/// Waits for bytes on a blocking socket.
+///
+/// # Errors
+/// When the server closes, or is silent for too long.
+pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> anyhow::Result<usize> {
     match recv(socket, &mut *buffer, RecvFlags::empty()) {
         Ok((_, 0)) => bail!("the server closed the connection"),
         Ok((_, received)) => Ok(received),
