@@ -59,10 +59,11 @@ fn main() -> ExitCode {
 }
 
 /// `cargo verify -- --only fmt` reaches us as `verify -- --only fmt`: that first `--` says
-/// nothing and is dropped. For `start` it stays, so that `cargo start -- --help` asks the server.
+/// nothing and is dropped. It stays where options of a server follow: `cargo start -- --help`
+/// asks the server.
 fn without_separator(mut args: Vec<String>) -> Vec<String> {
     let separated = args.get(2).is_some_and(|arg| arg == "--");
-    if separated && args[1] != "start" {
+    if separated && !["start", "autobahn"].contains(&args[1].as_str()) {
         args.remove(2);
     }
     args
@@ -87,6 +88,14 @@ mod tests {
         }
         let Command::Start { options } = parse("xtask start -- --help").command else { panic!() };
         assert_eq!(options, ["--help"]);
+    }
+
+    #[test]
+    fn gateway_options_need_the_separator() {
+        let command = parse("xtask autobahn -- --shards 2").command;
+        assert!(matches!(command, Command::Autobahn(_)));
+        let line = ["xtask", "autobahn", "--shards", "2"].map(String::from).to_vec();
+        assert!(Cli::try_parse_from(without_separator(line)).is_err());
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Where the report goes [default: autobahn/PROFILE in the build folder].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Further options of `gateway echo`.
+    #[arg(last = true, value_name = "OPTIONS")]
+    server_options: Vec<String>,
 }
 
 /// Runs the cases and prints what came of them, a line for each group.
@@ -54,8 +57,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => Suite::build(&interrupt, |line| eprintln!("{line}"))?,
     };
     let gateway = build::build(&repo, GATEWAY, "release", &interrupt)?;
-    let bench =
-        Bench { suite: &suite, gateway: &gateway, interrupt: &interrupt, limit: Duration::MAX };
+    let bench = Bench {
+        suite: &suite,
+        gateway: &gateway,
+        server_options: &args.server_options,
+        interrupt: &interrupt,
+        limit: Duration::MAX,
+    };
     let report = bench.run(args.profile, args.out.as_deref(), |line| eprintln!("{line}"))?;
     report.lines().iter().for_each(|line| eprintln!("{line}"));
     Ok(if report.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -66,6 +74,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) suite: &'a Suite,
     /// A release build of the gateway.
     pub(crate) gateway: &'a Path,
+    /// Further options of it.
+    pub(crate) server_options: &'a [String],
     pub(crate) interrupt: &'a Interrupt,
     /// The longest that the cases may take, beside the limit that each profile has.
     pub(crate) limit: Duration,
@@ -101,24 +111,34 @@ impl Bench<'_> {
     /// # Errors
     /// When it cannot be started.
     pub(crate) fn deflates(&self) -> anyhow::Result<bool> {
+        Ok(self.help()?.contains("--deflate"))
+    }
+
+    fn help(&self) -> anyhow::Result<String> {
         let output = Command::new(self.gateway).args(["echo", "--help"]).output();
         let output = output.with_context(|| format!("cannot start {}", self.gateway.display()))?;
-        Ok(String::from_utf8_lossy(&output.stdout).contains("--deflate"))
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Quick cases meet the limits of production. The others send up to 16 MiB, or compressed.
-    fn server_arguments(&self, profile: Profile) -> anyhow::Result<Vec<&'static str>> {
+    fn server_arguments(&self, profile: Profile) -> anyhow::Result<Vec<&str>> {
         let mut arguments = vec!["echo", "--listen", "127.0.0.1:0", "--shards", "1"];
         if profile.large_messages() {
             arguments.extend(["--max-message", "67108864"]);
         }
         if profile.compressed() {
-            if self.deflates()? {
+            let help = self.help()?;
+            if help.contains("--deflate") {
                 arguments.push("--deflate");
             } else if profile == Profile::Deflate {
                 bail!("this gateway has no --deflate: there is nothing to test");
             }
+            if help.contains("--deflate-min-bytes") {
+                // In production short messages go as they are; here they are what is tested.
+                arguments.extend(["--deflate-min-bytes", "0"]);
+            }
         }
+        arguments.extend(self.server_options.iter().map(String::as_str));
         Ok(arguments)
     }
 
@@ -223,7 +243,13 @@ mod tests {
         write("suite/bin/wstest", String::new());
         let suite = Suite::find(Some(&folder.join("suite"))).unwrap().unwrap();
         let (interrupt, limit) = (Interrupt::default(), Duration::from_secs(60));
-        let bench = Bench { suite: &suite, gateway: &gateway, interrupt: &interrupt, limit };
+        let bench = Bench {
+            suite: &suite,
+            gateway: &gateway,
+            server_options: &[],
+            interrupt: &interrupt,
+            limit,
+        };
         bench.run(Profile::Deflate, None, |_| {})
     }
 

@@ -22,7 +22,13 @@ pub(super) fn run(context: &mut Context) -> anyhow::Result<Verdict> {
     let gateway = build::build(&context.repo, GATEWAY, "release", &context.interrupt)?;
     let interrupt = context.interrupt.clone();
     let limit = context.time_left();
-    let bench = Bench { suite: &suite, gateway: &gateway, interrupt: &interrupt, limit };
+    let bench = Bench {
+        suite: &suite,
+        gateway: &gateway,
+        server_options: &[],
+        interrupt: &interrupt,
+        limit,
+    };
     conduct(context, &bench, Profile::Quick)?;
     if bench.deflates()? {
         conduct(context, &bench, Profile::Deflate)?;
