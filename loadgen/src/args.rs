@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::client::Protocol;
+use crate::stress::StressOptions;
 
 /// What the connections do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -18,6 +19,14 @@ pub enum Scenario {
     Echo,
     /// Chat: messages into conversations, every one checked by the oracle.
     Chat,
+    /// One conversation whose members are all online, few of them sending; --slow: some stop reading.
+    Fanout,
+    /// Connections come and go in every way; the server must have nothing left of them.
+    Churn,
+    /// Connections that misbehave beside healthy ones.
+    Hostile,
+    /// Connections log in as fast as possible, a window of them at a time.
+    Establish,
 }
 
 /// How connections log in.
@@ -63,16 +72,36 @@ pub struct Options {
     /// Address under load; may be repeated, connections take turns.
     #[arg(long = "url", value_name = "URL", default_value = "ws://127.0.0.1:8080/ws")]
     pub urls: Vec<String>,
-    /// Connections that take part.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    /// Connections that take part (fanout: members; churn: open at a time; hostile: healthy ones) [default:
+    /// 100, fanout and establish 10000, churn 1000].
+    #[arg(
+        long,
+        value_name = "N",
+        hide_default_value = true,
+        default_value_t = 100,
+        default_value_ifs([
+            ("scenario", "fanout", "10000"),
+            ("scenario", "establish", "10000"),
+            ("scenario", "churn", "1000"),
+        ])
+    )]
     pub connections: u32,
     /// Chat: further connections that only send heartbeats.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub idle_connections: u32,
-    /// Messages a second over all connections; 0 or `max` saturates.
-    #[arg(long, value_name = "R", default_value = "100", value_parser = parse_rate)]
+    /// Messages (hostile: heartbeats of the healthy) a second over all connections; 0 or `max` saturates
+    /// [default: 100, fanout 10].
+    #[arg(
+        long,
+        value_name = "R",
+        hide_default_value = true,
+        default_value = "100",
+        default_value_if("scenario", "fanout", "10"),
+        value_parser = parse_rate
+    )]
     pub rate: u64,
-    /// How long messages are sent (idle: how long connections are held).
+    /// How long messages are sent (idle: how long connections are held; fanout --slow and hostile: of each
+    /// phase).
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub duration: Duration,
     /// Each connection sends a heartbeat this often.
@@ -102,8 +131,14 @@ pub struct Options {
     /// Connections opened a second; 0: as fast as it goes.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub connect_rate: u32,
-    /// Connections that may be on their way at the same time.
-    #[arg(long, value_name = "N", default_value_t = 2000)]
+    /// Connections that may be on their way at the same time [default: 2000, establish 256].
+    #[arg(
+        long,
+        value_name = "N",
+        hide_default_value = true,
+        default_value_t = 2000,
+        default_value_if("scenario", "establish", "256")
+    )]
     pub connect_in_flight: u32,
     /// Longest time for connecting, logging in and making conversations.
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = parse_duration)]
@@ -153,6 +188,10 @@ pub struct Options {
     /// Fail when more connections break [default: 0, with --reconnect no limit].
     #[arg(long, value_name = "N")]
     pub max_disconnects: Option<u64>,
+    /// Those of fanout, churn, hostile and establish.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub stress: StressOptions,
 }
 
 impl Options {
@@ -179,6 +218,16 @@ impl Options {
     #[must_use]
     pub fn window(&self) -> u32 {
         self.window.unwrap_or(if self.rate == 0 { 8 } else { 64 })
+    }
+
+    /// Connections beside those that take part: idle, slow or hostile ones.
+    #[must_use]
+    pub fn extra_connections(&self) -> u32 {
+        let stress = &self.stress;
+        self.idle_connections
+            .saturating_add(stress.slow)
+            .saturating_add(stress.hostile)
+            .saturating_add(stress.flooders)
     }
 
     /// Members of a conversation.

@@ -8,14 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::args::Options;
+use crate::args::{Options, Scenario};
 use crate::clock::{self, MILLISECOND_NS};
 use crate::plan::{Plan, PlanError, RESERVED_FILES};
 use crate::process::ProcessWorker;
 use crate::procfs::{self, Usage};
 use crate::report::{Report, ServerReadings};
 use crate::stats::{Counters, Percentiles};
-use crate::worker::{AUDIT_NS, FromWorker, Outcome, ToWorker, work};
+use crate::stress_report::Mark;
+use crate::talk::{FromWorker, Outcome, ToWorker};
+use crate::worker::{AUDIT_NS, PHASES_NS, work};
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +89,7 @@ impl Running {
             fleet,
             control: Arc::clone(&control),
             readings: ServerReadings::default(),
+            next_look: Instant::now(),
         };
         let thread = std::thread::spawn(move || run.run());
         Ok(Self { control, thread })
@@ -196,7 +199,7 @@ fn start_thread(plan: Arc<Plan>, index: usize, outbox: Sender<(usize, FromWorker
 
 fn check_files(plan: &Plan) -> Result<(), Error> {
     let needed = u64::from(plan.options.connections)
-        + u64::from(plan.options.idle_connections)
+        + u64::from(plan.options.extra_connections())
         + RESERVED_FILES;
     let limit =
         rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -213,7 +216,16 @@ struct Coordinator {
     fleet: Fleet,
     control: Arc<Control>,
     readings: ServerReadings,
+    /// When the server is looked at next for the most memory it has.
+    next_look: Instant,
 }
+
+/// How often it is.
+const LOOK: Duration = Duration::from_millis(250);
+/// Longest time that a scenario takes which ends by a count.
+const COUNTED: Duration = Duration::from_hours(2);
+/// Longest wait for the server to let go of what it must not keep.
+const LET_GO: Duration = Duration::from_secs(10);
 
 /// What has come from one worker so far.
 #[derive(Default)]
@@ -221,6 +233,7 @@ struct Heard {
     counters: Counters,
     ack: Percentiles,
     ready: bool,
+    reached: u32,
     drained: bool,
     outcome: Option<Outcome>,
 }
@@ -230,19 +243,12 @@ impl Coordinator {
         self.readings.before = self.server_usage();
         let mut heard: Vec<Heard> =
             std::iter::repeat_with(Heard::default).take(self.fleet.workers.len()).collect();
-        let options = &self.plan.options;
-        let setup = options.setup_timeout + Duration::from_secs(30);
-        let rest = options.duration
-            + options.drain
-            + Duration::from_nanos(AUDIT_NS)
-            + Duration::from_secs(60);
+        let (setup, rest) = self.limits();
         self.listen(&mut heard, setup, |worker| worker.ready)?;
         let counters = sum(&heard);
-        let wanted = u64::from(self.plan.options.connections)
-            + u64::from(self.plan.options.idle_connections);
         self.readings.connected = self.server_usage();
         self.readings.connections = counters.established;
-        let stands = counters.established == wanted && counters.setup_failures == 0;
+        let stands = counters.established == self.plan.standing() && counters.setup_failures == 0;
         if stands && !self.control.stop.load(Ordering::Relaxed) {
             self.enter(Stage::Load);
             let ahead_ns = (20 + 2 * heard.len() as u64) * MILLISECOND_NS;
@@ -251,7 +257,7 @@ impl Coordinator {
             self.fleet.tell_all(&ToWorker::Stop)?;
         }
         self.listen(&mut heard, rest, |worker| worker.drained)?;
-        self.readings.after = self.server_usage();
+        self.readings.after = self.last_usage();
         self.enter(Stage::Finish);
         self.listen(&mut heard, rest, |worker| worker.outcome.is_some())?;
         let outcomes = heard.into_iter().filter_map(|worker| worker.outcome).collect();
@@ -260,6 +266,68 @@ impl Coordinator {
 
     fn enter(&self, stage: Stage) {
         self.control.progress.lock().unwrap_or_else(PoisonError::into_inner).stage = stage;
+    }
+
+    /// Longest times up to the load, and from there.
+    fn limits(&self) -> (Duration, Duration) {
+        let options = &self.plan.options;
+        let setup = options.setup_timeout + Duration::from_secs(30);
+        let rest = options.duration
+            + options.drain
+            + Duration::from_nanos(AUDIT_NS)
+            + Duration::from_secs(60);
+        match options.scenario {
+            // The set-up is the warm-up.
+            Scenario::Churn => (COUNTED, COUNTED),
+            Scenario::Establish => (setup, COUNTED),
+            Scenario::Fanout | Scenario::Hostile => {
+                (setup * 2, rest + options.duration + Duration::from_nanos(PHASES_NS))
+            }
+            _ => (setup, rest),
+        }
+    }
+
+    /// The server at the end; after a churn once it has closed what it will close.
+    fn last_usage(&self) -> Option<Usage> {
+        let deadline = Instant::now() + LET_GO;
+        let before = self.readings.connected.map_or(0, |usage| usage.descriptors);
+        loop {
+            let usage = self.server_usage()?;
+            let churn = self.plan.options.scenario == Scenario::Churn;
+            if !churn || usage.descriptors <= before || Instant::now() > deadline {
+                return Some(usage);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Opens the next gate when every worker stands at it, and looks at the server.
+    fn open_gate(&mut self, heard: &[Heard]) -> Result<(), Error> {
+        let gate = self.readings.gates.len() as u32 + 1;
+        if !heard.iter().all(|worker| worker.reached >= gate) {
+            return Ok(());
+        }
+        let usage = self.server_usage();
+        let mark = |usage: Usage| Mark { usage, peak_bytes: usage.anonymous_bytes };
+        self.readings.gates.push(usage.map(mark));
+        if gate == 1 && self.plan.options.scenario == Scenario::Fanout {
+            // The members have come and gone; now they come to stay.
+            self.readings.before = usage;
+        }
+        let ahead_ns = (20 + 2 * heard.len() as u64) * MILLISECOND_NS;
+        self.fleet.tell_all(&ToWorker::Open { gate, start_ns: clock::now_ns() + ahead_ns })
+    }
+
+    /// Keeps the most memory since the last gate.
+    fn look(&mut self) {
+        if self.plan.options.scenario != Scenario::Hostile || Instant::now() < self.next_look {
+            return;
+        }
+        self.next_look = Instant::now() + LOOK;
+        let usage = self.server_usage();
+        if let (Some(Some(mark)), Some(usage)) = (self.readings.gates.last_mut(), usage) {
+            mark.peak_bytes = mark.peak_bytes.max(usage.anonymous_bytes);
+        }
     }
 
     fn server_usage(&self) -> Option<Usage> {
@@ -290,6 +358,8 @@ impl Coordinator {
             if Instant::now() > deadline {
                 return Err(Error::Run("the workers do not come to an end".to_owned()));
             }
+            self.open_gate(heard)?;
+            self.look();
             self.publish(heard);
         }
         Ok(())
@@ -313,6 +383,7 @@ fn sum(heard: &[Heard]) -> Counters {
 
 fn take_note(worker: &mut Heard, message: FromWorker) -> Result<(), Error> {
     match message {
+        FromWorker::Reached(gate) => worker.reached = gate,
         FromWorker::Ready(counters) => (worker.counters, worker.ready) = (counters, true),
         FromWorker::Tick { counters, ack } => (worker.counters, worker.ack) = (counters, ack),
         FromWorker::Drained => worker.drained = true,

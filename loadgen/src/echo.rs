@@ -11,6 +11,7 @@ use crate::message::{Contents, Stamp};
 use crate::net::{Down, Handler, Net};
 use crate::oracle::Verdict;
 use crate::pace::Pace;
+use crate::parts::Part;
 use crate::plan::{Plan, Share};
 use crate::scenario::Scenario;
 
@@ -237,10 +238,10 @@ impl Scenario for Echo {
         true
     }
 
-    fn finish(self, net: &mut Net) -> Option<Verdict> {
+    fn finish(self, net: &mut Net) -> (Option<Verdict>, Option<Part>) {
         let counters = &mut net.stats.counters;
         counters.unsent = self.flows.iter().map(|flow| flow.backlog.len() as u64).sum();
         counters.echo_lost = counters.sent.saturating_sub(counters.acked);
-        None
+        (None, None)
     }
 }

@@ -12,14 +12,19 @@
 
 mod args;
 mod chat;
+mod churn;
 pub mod client;
 pub mod clock;
 mod coordinator;
 mod echo;
+mod establish;
+mod fanout;
+mod hostile;
 mod message;
 mod net;
 pub mod oracle;
 mod pace;
+mod parts;
 pub mod plan;
 mod process;
 pub mod procfs;
@@ -29,7 +34,13 @@ mod rng;
 mod scenario;
 pub mod schedule;
 pub mod stats;
+mod stress;
+pub mod stress_report;
+mod stress_summary;
 mod summary;
+mod summary_line;
+mod swarm;
+mod talk;
 pub mod target;
 mod worker;
 
@@ -39,6 +50,7 @@ pub use message::{Contents, MessageKey, Stamp};
 pub use process::{WORKER_ARGUMENT, worker_main};
 pub use report::Report;
 pub use rng::Rng;
+pub use stress::{SlowBaseline, StressOptions};
 pub use summary::{progress_line, summary};
 
 /// A whole run, its workers as threads of this process.

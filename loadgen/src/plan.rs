@@ -10,6 +10,7 @@ use crate::client::Protocol;
 use crate::message::{RUN_BITS, SENDER_BITS, STAMP_BYTES};
 use crate::rng::Rng;
 use crate::schedule::Part;
+use crate::stress::SlowBaseline;
 use crate::target::{Target, TargetError};
 
 /// Open files a worker needs beside its connections.
@@ -39,7 +40,7 @@ pub struct Share {
     pub first_active: u32,
     /// How many take part here.
     pub active: u32,
-    /// First connection that only sends heartbeats.
+    /// First connection beside those that take part: idle, slow or hostile.
     pub first_idle: u32,
     /// How many of them are here.
     pub idle: u32,
@@ -116,7 +117,30 @@ impl Plan {
     /// Name of the user of a connection.
     #[must_use]
     pub fn user_name(&self, global: u32) -> String {
-        format!("lg{}-{global}", self.tag)
+        let mut name = String::new();
+        self.write_user_name(global, &mut name);
+        name
+    }
+
+    /// As [`Plan::user_name`], into a string that is kept.
+    pub fn write_user_name(&self, global: u32, name: &mut String) {
+        use std::fmt::Write;
+        name.clear();
+        // Writing to a string cannot fail.
+        let _ = write!(name, "lg{}-{global}", self.tag);
+    }
+
+    /// Connections that stand before the load begins.
+    #[must_use]
+    pub fn standing(&self) -> u64 {
+        let options = &self.options;
+        let slow_too = options.stress.slow_baseline == SlowBaseline::Reading;
+        u64::from(match options.scenario {
+            Scenario::Churn | Scenario::Establish => 0,
+            Scenario::Hostile => options.connections,
+            Scenario::Fanout if !slow_too => options.connections,
+            _ => options.connections + options.extra_connections(),
+        })
     }
 
     /// Id of a group.
@@ -127,7 +151,7 @@ impl Plan {
 }
 
 fn check(options: &Options) -> Result<(), String> {
-    let total = u64::from(options.connections) + u64::from(options.idle_connections);
+    let total = u64::from(options.connections) + u64::from(options.extra_connections());
     let chat = options.scenario == Scenario::Chat;
     let members = options.members();
     let rules = [
@@ -161,17 +185,62 @@ fn check(options: &Options) -> Result<(), String> {
             "idle without login sends WebSocket pings; leave --protocol json".to_owned(),
         ),
     ];
-    match rules.into_iter().find(|(broken, _)| *broken) {
+    match rules.into_iter().chain(stress_rules(options)).find(|(broken, _)| *broken) {
         Some((_, sentence)) => Err(sentence),
         None => Ok(()),
     }
+}
+
+fn stress_rules(options: &Options) -> Vec<(bool, String)> {
+    let stress = &options.stress;
+    let is = |scenario| options.scenario == scenario;
+    let (fanout, hostile) = (is(Scenario::Fanout), is(Scenario::Hostile));
+    let counted = is(Scenario::Churn) || is(Scenario::Establish);
+    let by_name = options.login() == Login::Dev;
+    vec![
+        (!fanout && stress.slow > 0, "--slow belongs to fanout".to_owned()),
+        (fanout && options.connections < 2, "fanout needs at least 2 --connections".to_owned()),
+        (fanout && stress.senders == 0, "--senders must be at least 1".to_owned()),
+        (
+            fanout && stress.senders > options.connections,
+            "--senders are members: no more than --connections".to_owned(),
+        ),
+        (
+            (fanout || hostile || is(Scenario::Churn)) && !by_name,
+            "this scenario needs --login dev".to_owned(),
+        ),
+        (
+            options.reconnect && (fanout || hostile || counted),
+            "--reconnect belongs to chat, echo and idle".to_owned(),
+        ),
+        (
+            !hostile && stress.hostile + stress.flooders > 0,
+            "--hostile and --flooders belong to hostile".to_owned(),
+        ),
+        (
+            hostile && stress.hostile + stress.flooders == 0,
+            "hostile needs --hostile or --flooders".to_owned(),
+        ),
+        (hostile && options.rate == 0, "hostile needs a --rate".to_owned()),
+        (!counted && stress.total.is_some(), "--total belongs to churn and establish".to_owned()),
+        (stress.total == Some(0), "--total must be at least 1".to_owned()),
+        (
+            (hostile || is(Scenario::Churn)) && options.protocol != Protocol::Json,
+            "this scenario speaks JSON".to_owned(),
+        ),
+        (
+            is(Scenario::Establish) && options.login() == Login::None,
+            "establish needs --login dev or token".to_owned(),
+        ),
+        (is(Scenario::Establish) && stress.users == 0, "--users must be at least 1".to_owned()),
+    ]
 }
 
 /// Cuts connections into workers; a conversation is never cut, so that each worker checks its own.
 fn cut(options: &Options, files: u64) -> Result<Vec<Share>, String> {
     let unit = if options.scenario == Scenario::Chat { options.members() } else { 1 };
     let room = u32::try_from(files.saturating_sub(RESERVED_FILES)).unwrap_or(u32::MAX);
-    let total = options.connections + options.idle_connections;
+    let total = options.connections.saturating_add(options.extra_connections());
     if room == 0 || unit > room {
         return Err(format!(
             "the limit of {files} open files does not hold a conversation of {unit} connections"
@@ -182,6 +251,10 @@ fn cut(options: &Options, files: u64) -> Result<Vec<Share>, String> {
     loop {
         let shares = even_shares(options, unit, workers);
         let largest = shares.iter().map(Share::connections).max().unwrap_or(0);
+        let senders = if options.scenario == Scenario::Fanout { options.stress.senders } else { 0 };
+        if shares.first().is_some_and(|first| first.active < senders) {
+            return Err("the --senders must fit into one worker".to_owned());
+        }
         if largest <= room {
             return Ok(shares);
         }
@@ -203,10 +276,8 @@ fn even_shares(options: &Options, unit: u32, workers: u32) -> Vec<Share> {
     (0..workers)
         .map(|worker| {
             let (low, high) = (share(units, worker) * unit, share(units, worker + 1) * unit);
-            let (idle_low, idle_high) = (
-                share(options.idle_connections, worker),
-                share(options.idle_connections, worker + 1),
-            );
+            let extra = options.extra_connections();
+            let (idle_low, idle_high) = (share(extra, worker), share(extra, worker + 1));
             Share {
                 worker,
                 workers,

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::plan::{Plan, Share};
-use crate::worker::{FromWorker, ToWorker, work};
+use crate::talk::{FromWorker, ToWorker};
+use crate::worker::work;
 
 /// First argument of a worker process.
 pub const WORKER_ARGUMENT: &str = "worker-process";

@@ -15,6 +15,8 @@ pub struct Usage {
     pub anonymous_bytes: u64,
     /// Threads.
     pub threads: u64,
+    /// Open file descriptors; 0 when they may not be looked at.
+    pub descriptors: u64,
 }
 
 /// Reads `/proc/PID`; `None` when there is no such process (any more).
@@ -28,6 +30,7 @@ pub fn usage(pid: u32) -> Option<Usage> {
         rss_bytes: status_kib(&status, "VmRSS")? * 1024,
         anonymous_bytes: status_kib(&status, "RssAnon")? * 1024,
         threads: status_kib(&status, "Threads")?,
+        descriptors: fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |all| all.count() as u64),
     })
 }
 
@@ -53,6 +56,7 @@ mod tests {
     fn this_process_is_there() {
         let usage = usage(std::process::id()).expect("this process runs");
         assert!(usage.rss_bytes > 100_000 && usage.anonymous_bytes > 0 && usage.threads >= 1);
+        assert!(usage.descriptors >= 3);
     }
 
     #[test]

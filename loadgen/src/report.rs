@@ -6,18 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::{Options, Scenario};
 use crate::oracle::{Fault, Verdict};
+use crate::parts::Part;
 use crate::plan::Plan;
 use crate::procfs::Usage;
 use crate::stats::{Counters, Percentiles, Stats};
-use crate::worker::Outcome;
+use crate::stress_report::{self, Mark, Marks, StressReport};
+use crate::talk::Outcome;
 
 /// Readings of the server process, when its pid was given.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ServerReadings {
     pub(crate) before: Option<Usage>,
     pub(crate) connected: Option<Usage>,
     pub(crate) after: Option<Usage>,
     pub(crate) connections: u64,
+    /// At the gates, beginning with the first; `None` without a pid.
+    pub(crate) gates: Vec<Option<Mark>>,
 }
 
 /// The result of a run; `--json` writes it.
@@ -53,6 +57,8 @@ pub struct Report {
     pub latency: LatencyReport,
     /// Chat: the oracle's verdict.
     pub oracle: Option<Verdict>,
+    /// Fanout, churn, hostile, establish: what only these measure.
+    pub stress: Option<StressReport>,
     /// The generator itself.
     pub generator: GeneratorUse,
     /// The server's process.
@@ -112,6 +118,7 @@ impl Report {
     pub(crate) fn new(plan: &Plan, outcomes: Vec<Outcome>, readings: &ServerReadings) -> Self {
         let mut stats = Stats::default();
         let mut oracle: Option<Verdict> = None;
+        let mut part: Option<Part> = None;
         let workers = outcomes.len() as u64;
         let longest = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).max().unwrap_or(0);
         let (connect_ns, load_ns) = (longest(|o| o.connect_ns), longest(|o| o.load_ns));
@@ -122,10 +129,22 @@ impl Report {
             if let Some(verdict) = &outcome.verdict {
                 oracle.get_or_insert_default().merge(verdict);
             }
+            match (&mut part, &outcome.part) {
+                (Some(part), Some(other)) => part.merge(other),
+                (part @ None, other) => *part = other.clone(),
+                (Some(_), None) => {}
+            }
         }
         let counters = stats.counters;
         let (connect_s, load_s) = (seconds(connect_ns), seconds(load_ns));
         let cpu_s = seconds(cpu_ns);
+        let marks = Marks {
+            connected: readings.connected,
+            after: readings.after,
+            gates: readings.gates.clone(),
+        };
+        let stress =
+            part.map(|part| stress_report::report(&plan.options, &part, &marks, load_s, cpu_s));
         let mut report = Self {
             options: options_map(&plan.options),
             seed: plan.seed,
@@ -147,6 +166,7 @@ impl Report {
             server: server_use(readings, counters.acked),
             counters,
             oracle,
+            stress,
             ..Self::default()
         };
         report.failures = failures(&report, &plan.options);
@@ -205,7 +225,11 @@ fn failures(report: &Report, options: &Options) -> Vec<String> {
         }
     };
     let counters = &report.counters;
-    let wanted = u64::from(options.connections) + u64::from(options.idle_connections);
+    let wanted = match options.scenario {
+        Scenario::Churn | Scenario::Establish => 0,
+        Scenario::Hostile => u64::from(options.connections),
+        _ => u64::from(options.connections) + u64::from(options.extra_connections()),
+    };
     limit(wanted.saturating_sub(counters.established), 0, "connections were not established");
     limit(counters.setup_failures, 0, "conversations could not be made");
     let disconnects =
@@ -231,8 +255,16 @@ fn failures(report: &Report, options: &Options) -> Vec<String> {
             );
         }
     }
-    if options.scenario != Scenario::Idle && counters.sent == 0 {
+    let sends = !matches!(options.scenario, Scenario::Idle | Scenario::Churn | Scenario::Establish);
+    if sends && counters.sent == 0 {
         failures.push("no message was sent".to_owned());
+    }
+    match &report.stress {
+        Some(stress) => failures.extend(stress_report::failures(stress, options)),
+        None if stress_report::is_expected(options.scenario) => {
+            failures.push("the load never began".to_owned());
+        }
+        None => {}
     }
     failures.extend(slow(report, options));
     failures
@@ -254,6 +286,9 @@ fn slow(report: &Report, options: &Options) -> Vec<String> {
         Scenario::Idle => vec![("heartbeat", latency.heartbeat)],
         Scenario::Echo => vec![("echo", latency.ack)],
         Scenario::Chat => vec![("ack", latency.ack), ("delivery", latency.delivery)],
+        Scenario::Fanout => vec![("delivery", latency.delivery)],
+        Scenario::Hostile => vec![("heartbeat", latency.ack)],
+        Scenario::Churn | Scenario::Establish => vec![("connect", latency.connect)],
     };
     let over = named.into_iter().filter(|(_, p)| p.p99_us as f64 > max_ms * 1000.0);
     over.map(|(name, p)| {
@@ -332,13 +367,14 @@ mod tests {
     #[test]
     fn the_server_is_charged_for_what_it_grew() {
         let usage = |cpu_s, bytes| {
-            Some(Usage { cpu_s, rss_bytes: bytes, anonymous_bytes: bytes, threads: 1 })
+            Some(Usage { cpu_s, rss_bytes: bytes, anonymous_bytes: bytes, ..Usage::default() })
         };
         let readings = ServerReadings {
             before: usage(1.0, 1000),
             connected: usage(2.0, 3000),
             after: usage(4.0, 5000),
             connections: 10,
+            gates: Vec::new(),
         };
         let used = server_use(&readings, 1000).expect("readings");
         assert!((used.cpu_us_per_message - 2000.0).abs() < 1e-6);

@@ -3,13 +3,20 @@
 use crate::client::Incoming;
 use crate::net::{Handler, Net};
 use crate::oracle::Verdict;
+use crate::parts::Part;
 
 /// The stages of a run. Each begins once the one before has ended in all workers (load) or in this one.
 pub(crate) trait Scenario: Handler {
+    /// Before the first connection is opened.
+    fn begin_setup(&mut self, _net: &mut Net) {}
     /// Whether everything that comes before the load is done, beside connecting.
     fn is_set_up(&self) -> bool;
     /// The load runs from `start_ns`.
     fn begin_load(&mut self, net: &mut Net, start_ns: u64);
+    /// Whether the load has come to its end by itself; `None` when it ends with its duration.
+    fn is_over(&self, _net: &Net) -> Option<bool> {
+        None
+    }
     /// Nothing new is sent from now on.
     fn begin_drain(&mut self, net: &mut Net);
     /// Whether nothing is outstanding.
@@ -19,7 +26,7 @@ pub(crate) trait Scenario: Handler {
     /// Whether that is done.
     fn is_audited(&self, net: &Net) -> bool;
     /// Closes the books.
-    fn finish(self, net: &mut Net) -> Option<Verdict>;
+    fn finish(self, net: &mut Net) -> (Option<Verdict>, Option<Part>);
 }
 
 /// Connections that only send heartbeats.
@@ -64,8 +71,8 @@ impl Scenario for Idle {
         true
     }
 
-    fn finish(self, net: &mut Net) -> Option<Verdict> {
+    fn finish(self, net: &mut Net) -> (Option<Verdict>, Option<Part>) {
         net.stats.counters.heartbeats_missed += net.heartbeats_outstanding();
-        None
+        (None, None)
     }
 }

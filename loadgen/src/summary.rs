@@ -1,19 +1,24 @@
 //! The report for people.
 
-use std::fmt::Write;
-
 use crate::coordinator::{Progress, Stage};
 use crate::oracle::Verdict;
 use crate::report::Report;
-use crate::stats::Percentiles;
+use crate::stress_report::StressReport;
+use crate::stress_summary;
+use crate::summary_line::{line, list, quantiles};
 
 /// Some twenty lines.
 #[must_use]
 pub fn summary(report: &Report) -> String {
     let mut out = String::new();
-    connections(&mut out, report);
+    if !matches!(report.stress, Some(StressReport::Churn(_))) {
+        connections(&mut out, report);
+    }
     messages(&mut out, report);
     latencies(&mut out, report);
+    if let Some(stress) = &report.stress {
+        stress_summary::stress(&mut out, stress);
+    }
     if let Some(verdict) = &report.oracle {
         oracle(&mut out, verdict);
     }
@@ -31,15 +36,6 @@ pub fn summary(report: &Report) -> String {
     }
     line(&mut out, "result", if report.passed { "passed" } else { "failed" });
     out
-}
-
-fn line(out: &mut String, name: &str, text: &str) {
-    // Writing to a string cannot fail.
-    let _ = writeln!(out, "{name:<12} {text}");
-}
-
-fn list(items: impl Iterator<Item = String>) -> String {
-    items.collect::<Vec<_>>().join(", ")
 }
 
 fn connections(out: &mut String, report: &Report) {
@@ -123,18 +119,6 @@ fn latencies(out: &mut String, report: &Report) {
     for (name, p) in all.into_iter().filter(|(_, p)| p.count > 0) {
         line(out, name, &quantiles(&p));
     }
-}
-
-fn quantiles(p: &Percentiles) -> String {
-    let ms = |us: u64| us as f64 / 1000.0;
-    format!(
-        "p50 {:.3}  p90 {:.3}  p99 {:.3}  p99.9 {:.3}  max {:.3} ms",
-        ms(p.p50_us),
-        ms(p.p90_us),
-        ms(p.p99_us),
-        ms(p.p999_us),
-        ms(p.max_us)
-    )
 }
 
 fn oracle(out: &mut String, v: &Verdict) {

@@ -6,6 +6,7 @@ use super::{Chat, Member, QUIET_NS};
 use crate::clock;
 use crate::net::Net;
 use crate::oracle::Verdict;
+use crate::parts::Part;
 use crate::scenario::Scenario;
 
 impl Chat {
@@ -56,7 +57,7 @@ impl Scenario for Chat {
         self.audit.is_done(net.now_ns)
     }
 
-    fn finish(mut self, net: &mut Net) -> Option<Verdict> {
+    fn finish(mut self, net: &mut Net) -> (Option<Verdict>, Option<Part>) {
         net.stats.counters.unsent =
             self.members.iter().map(|member| member.backlog.len() as u64).sum();
         for conn in 0..self.share.active {
@@ -65,6 +66,6 @@ impl Scenario for Chat {
                 self.oracle.disconnected(self.seat(conn));
             }
         }
-        Some(self.oracle.finish())
+        (Some(self.oracle.finish()), None)
     }
 }

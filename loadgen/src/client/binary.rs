@@ -148,7 +148,11 @@ fn read_rare(kind: Kind, body: &[u8]) -> Result<Incoming<'static>, prost::Decode
             }
         }
         Kind::Lagged => {
-            Incoming::Lagged { conversation_id: v1::Lagged::decode(body)?.conversation_id.into() }
+            let lagged = v1::Lagged::decode(body)?;
+            Incoming::Lagged {
+                conversation_id: lagged.conversation_id.into(),
+                from_seq: lagged.from_seq,
+            }
         }
         Kind::Goaway => {
             let goaway = v1::Goaway::decode(body)?;

@@ -133,6 +133,8 @@ struct Frame<'a> {
     has_more: bool,
     #[serde(default)]
     reconnect_after_ms: u32,
+    #[serde(default)]
+    from_seq: u64,
     #[serde(default, borrow)]
     error: Option<ErrorObject<'a>>,
 }
@@ -241,7 +243,9 @@ pub fn read(text: &str) -> Result<Incoming<'_>, ProtocolError> {
             request_id: frame.id.unwrap_or(0),
             conversation_id: object.conversation_id.0,
         },
-        (10, _) => Incoming::Lagged { conversation_id: frame.conversation_id.0 },
+        (10, _) => {
+            Incoming::Lagged { conversation_id: frame.conversation_id.0, from_seq: frame.from_seq }
+        }
         (11, _) => {
             Incoming::Goaway { code: frame.code, reconnect_after_ms: frame.reconnect_after_ms }
         }
@@ -364,7 +368,7 @@ mod tests {
         assert_eq!(goaway, Ok(Incoming::Goaway { code: 4000, reconnect_after_ms: 9 }));
         assert_eq!(
             read(r#"{"cmd":10,"conversation_id":"c","from_seq":4}"#),
-            Ok(Incoming::Lagged { conversation_id: "c".into() })
+            Ok(Incoming::Lagged { conversation_id: "c".into(), from_seq: 4 })
         );
         let created = read(
             r#"{"cmd":6,"code":0,"id":1,"payload":{"conversation_id":"dm_1_2","type":"direct","name":null,"last_message":null}}"#,

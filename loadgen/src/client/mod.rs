@@ -153,6 +153,8 @@ pub enum Incoming<'a> {
     Lagged {
         /// In which conversation.
         conversation_id: Cow<'a, str>,
+        /// The first one.
+        from_seq: u64,
     },
     /// The server is about to close.
     Goaway {

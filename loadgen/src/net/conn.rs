@@ -61,6 +61,8 @@ pub(super) struct Conn {
     pub(super) known: bool,
     /// Must not come back, the server said.
     pub(super) banned: bool,
+    /// What comes is left in the kernel.
+    pub(super) paused: bool,
 }
 
 impl Conn {
@@ -80,6 +82,7 @@ impl Conn {
             spoke: false,
             known: false,
             banned: false,
+            paused: false,
         }
     }
 

@@ -35,6 +35,10 @@ pub(super) struct Connector {
     next_ns: u64,
     tokens: Vec<Option<Box<str>>>,
     authenticator: Option<Authenticator>,
+    /// Connections that are to stand; those beyond it are held back.
+    wanted: u32,
+    /// Receive buffer of the connections beside those that take part.
+    extra_receive_bytes: Option<usize>,
 }
 
 impl Connector {
@@ -52,7 +56,13 @@ impl Connector {
             next_ns: now_ns,
             tokens: if with_token { vec![None; count as usize] } else { Vec::new() },
             authenticator: with_token.then(|| Authenticator::start(plan)),
+            wanted: count,
+            extra_receive_bytes: None,
         }
+    }
+
+    pub(super) fn wanted(&self) -> u32 {
+        self.wanted
     }
 
     /// Whether something here waits for time to pass rather than for a socket.
@@ -62,6 +72,24 @@ impl Connector {
 }
 
 impl Net {
+    /// Opens only the connections that take part, until [`Net::release_extra`].
+    pub(crate) fn hold_extra(&mut self) {
+        self.connector.wanted = self.share.active;
+        self.connector.queue.truncate(self.share.active as usize);
+    }
+
+    /// Opens the others too.
+    pub(crate) fn release_extra(&mut self) {
+        self.connector.queue.extend(self.connector.wanted..self.share.connections());
+        self.connector.wanted = self.share.connections();
+        self.next_tick_ns = self.now_ns;
+    }
+
+    /// The receive buffer of the others, in bytes.
+    pub(crate) fn bound_extra(&mut self, bytes: usize) {
+        self.connector.extra_receive_bytes = Some(bytes);
+    }
+
     /// Opens as many connections as the pace allows.
     pub(super) fn start_connections(&mut self) {
         if self.closing {
@@ -119,7 +147,8 @@ impl Net {
     fn start_connection(&mut self, index: u32) {
         let global = self.share.global(index);
         let target = self.target_of(global);
-        let opened = socket::connect(target, self.source_of(index));
+        let receive = self.connector.extra_receive_bytes.filter(|_| index >= self.share.active);
+        let opened = socket::connect(target, self.source_of(index), receive);
         let conn = &mut self.conns[index as usize];
         conn.generation = conn.generation.wrapping_add(1);
         conn.since_ns = self.now_ns;
@@ -148,7 +177,7 @@ impl Net {
         let global = self.share.global(index);
         let IpAddr::V4(target) = self.target_of(global).ip() else { return None };
         let targets = u32::try_from(self.plan.targets.len()).unwrap_or(1);
-        let per_target = (options.connections + options.idle_connections).div_ceil(targets);
+        let per_target = (options.connections + options.extra_connections()).div_ceil(targets);
         if per_target <= PER_SOURCE_ADDRESS || !target.is_loopback() {
             return None;
         }

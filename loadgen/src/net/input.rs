@@ -18,6 +18,9 @@ impl Net {
     /// Receives once. `all`: the end of the stream may be near, so go on (in the next turn) until it shows.
     pub(super) fn read<H: Handler>(&mut self, handler: &mut H, token: u64, all: bool) {
         let Some(index) = self.index_of(token) else { return };
+        if self.conns[index as usize].paused {
+            return;
+        }
         let mut input = std::mem::take(&mut self.input);
         let socket = self.conns[index as usize].socket.as_ref();
         let received = socket.map_or(Ok(None), |socket| socket::receive(socket, &mut input));
@@ -113,6 +116,7 @@ impl Net {
         match event {
             Event::Text(text) if self.raw => handler.on_data(self, index, text.as_bytes()),
             Event::Binary(bytes) if self.raw => handler.on_data(self, index, bytes),
+            Event::Text(text) if handler.on_text(self, index, text) => {}
             Event::Text(text) => {
                 let incoming =
                     json::read(text).map_err(|error| Down::new(format!("PROTOCOL: {error}")))?;
@@ -177,7 +181,10 @@ impl Net {
     ) -> Result<(), Down> {
         let phase = self.conns[index as usize].phase;
         match incoming {
-            Incoming::Heartbeat => self.on_heartbeat(index),
+            Incoming::Heartbeat => {
+                self.on_heartbeat(index);
+                handler.on_incoming(self, index, incoming);
+            }
             Incoming::Welcome if phase == Phase::LoggingIn => self.established(handler, index),
             Incoming::Failed(failure) if phase == Phase::LoggingIn => {
                 return Err(Down { name: format!("LOGIN_{}", failure.name), code: 4200 });

@@ -5,7 +5,7 @@ mod conn;
 mod connect;
 mod heartbeat;
 mod input;
-mod socket;
+pub(crate) mod socket;
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,6 +35,10 @@ pub(crate) trait Handler {
     fn on_incoming(&mut self, net: &mut Net, conn: u32, incoming: Incoming<'_>);
     /// Bytes came on a connection without a protocol (echo): one WebSocket message, or a piece of a stream.
     fn on_data(&mut self, _net: &mut Net, _conn: u32, _bytes: &[u8]) {}
+    /// A text message came; true when nothing more needs to be done with it.
+    fn on_text(&mut self, _net: &mut Net, _conn: u32, _text: &str) -> bool {
+        false
+    }
     /// A connection that was logged in broke.
     fn on_down(&mut self, net: &mut Net, conn: u32);
     /// Once a turn, after the input.
@@ -62,6 +66,15 @@ impl Down {
     }
 }
 
+/// Where the workers of a run wait for each other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Gates {
+    /// The last gate that this worker has come to.
+    pub(crate) reached: u32,
+    /// From when on things happen behind it, once it is open.
+    pub(crate) opened_ns: Option<u64>,
+}
+
 /// The table of connections and everything around it.
 pub(crate) struct Net {
     pub(crate) plan: Arc<Plan>,
@@ -70,6 +83,7 @@ pub(crate) struct Net {
     /// The time of the event in hand.
     pub(crate) now_ns: u64,
     pub(crate) rng: Rng,
+    pub(crate) gates: Gates,
     login: Login,
     raw: bool,
     poller: Poller,
@@ -102,6 +116,7 @@ impl Net {
             heartbeat: Heartbeat::new(now_ns, clock::duration_ns(plan.options.heartbeat)),
             rng: Rng::fork(plan.seed, u64::from(share.worker) + 1),
             stats: Stats::default(),
+            gates: Gates::default(),
             now_ns,
             ready: Vec::new(),
             again: VecDeque::new(),
@@ -173,6 +188,24 @@ impl Net {
         }
     }
 
+    /// Comes to a gate; the load behind it waits for the other workers.
+    pub(crate) fn reach(&mut self, gate: u32) {
+        if gate > self.gates.reached {
+            self.gates = Gates { reached: gate, opened_ns: None };
+        }
+    }
+
+    /// From now on nothing that comes is read.
+    pub(crate) fn pause(&mut self, index: u32) {
+        self.conns[index as usize].paused = true;
+    }
+
+    /// Reads again, beginning with what waits.
+    pub(crate) fn resume(&mut self, index: u32) {
+        self.conns[index as usize].paused = false;
+        self.again.push_back(self.token(index));
+    }
+
     /// The connection of an event, unless its socket is closed by now.
     fn index_of(&self, token: u64) -> Option<u32> {
         let (generation, index) = ((token >> 32) as u32, token as u32);
@@ -202,7 +235,7 @@ impl Net {
     /// Whether no connection is on its way any more.
     pub(crate) fn is_settled(&self) -> bool {
         let counters = &self.stats.counters;
-        counters.established + counters.connect_failures >= u64::from(self.share.connections())
+        counters.established + counters.connect_failures >= u64::from(self.connector.wanted())
     }
 
     /// Queues a request on an active connection; it goes out at the end of the turn.

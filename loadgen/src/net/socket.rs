@@ -8,7 +8,8 @@ use std::time::Duration;
 use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::sockopt::{
-    set_socket_linger, set_socket_reuseaddr, set_tcp_nodelay, socket_error,
+    set_socket_linger, set_socket_recv_buffer_size, set_socket_reuseaddr, set_tcp_nodelay,
+    socket_error,
 };
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -22,12 +23,12 @@ const EVENTS: usize = 64;
 
 /// Readiness of one connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ready {
-    pub(super) token: u64,
-    pub(super) readable: bool,
-    pub(super) writable: bool,
+pub(crate) struct Ready {
+    pub(crate) token: u64,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
     /// The peer sent its last byte, or the connection broke: read on until the end shows.
-    pub(super) ended: bool,
+    pub(crate) ended: bool,
 }
 
 /// Token of the timer; no connection has it.
@@ -35,7 +36,7 @@ const TIMER: u64 = u64::MAX;
 
 /// One edge-triggered epoll set, and a timer in it: the timeout of `epoll_wait` is in milliseconds, too
 /// coarse for due times.
-pub(super) struct Poller {
+pub(crate) struct Poller {
     epoll: OwnedFd,
     timer: OwnedFd,
     armed_ns: u64,
@@ -43,7 +44,7 @@ pub(super) struct Poller {
 }
 
 impl Poller {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -64,17 +65,20 @@ impl Poller {
     }
 
     /// Watches a socket until it is closed.
-    pub(super) fn add(&self, socket: &OwnedFd, token: u64) -> io::Result<()> {
-        let flags = epoll::EventFlags::IN
-            | epoll::EventFlags::OUT
-            | epoll::EventFlags::RDHUP
-            | epoll::EventFlags::ET;
+    pub(crate) fn add(&self, socket: &OwnedFd, token: u64) -> io::Result<()> {
+        self.watch(socket, token, true)
+    }
+
+    /// As [`Poller::add`]; whether it can be written is told only on demand, which saves an event.
+    pub(crate) fn watch(&self, socket: &OwnedFd, token: u64, writable: bool) -> io::Result<()> {
+        let mut flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        flags.set(epoll::EventFlags::OUT, writable);
         Ok(epoll::add(&self.epoll, socket, epoll::EventData::new_u64(token), flags)?)
     }
 
     /// Waits for readiness, at most until `until_ns` (not at all when that is past), and fills `ready`. Few
     /// events at a time, so that messages that fall due do not wait behind a long queue.
-    pub(super) fn wait(&mut self, until_ns: u64, ready: &mut Vec<Ready>) -> io::Result<()> {
+    pub(crate) fn wait(&mut self, until_ns: u64, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
         self.events.clear();
         let sleeps = until_ns > clock::now_ns();
@@ -104,11 +108,18 @@ impl Poller {
 }
 
 /// Starts a connection; whether it succeeds shows as readiness.
-pub(super) fn connect(to: SocketAddr, from: Option<SocketAddrV4>) -> io::Result<OwnedFd> {
+pub(crate) fn connect(
+    to: SocketAddr,
+    from: Option<SocketAddrV4>,
+    receive_bytes: Option<usize>,
+) -> io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     set_tcp_nodelay(&socket, true)?;
+    if let Some(bytes) = receive_bytes {
+        set_receive_buffer(&socket, bytes)?;
+    }
     if let Some(from) = from {
         set_socket_reuseaddr(&socket, true)?;
         rustix::net::bind(&socket, &from)?;
@@ -119,13 +130,40 @@ pub(super) fn connect(to: SocketAddr, from: Option<SocketAddrV4>) -> io::Result<
     }
 }
 
+/// Starts a connection that sends next to nothing, with as few system calls as possible. `from` must be
+/// free: it is not shared with a connection that has just ended.
+pub(crate) fn dial(
+    to: SocketAddr,
+    from: Option<SocketAddrV4>,
+    receive_bytes: Option<usize>,
+) -> io::Result<OwnedFd> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    if let Some(bytes) = receive_bytes {
+        set_receive_buffer(&socket, bytes)?;
+    }
+    if let Some(from) = from {
+        rustix::net::bind(&socket, &from)?;
+    }
+    match rustix::net::connect(&socket, &to) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Bounds what the kernel takes for a socket that is not read; before connecting.
+fn set_receive_buffer(socket: &OwnedFd, bytes: usize) -> io::Result<()> {
+    Ok(set_socket_recv_buffer_size(socket, bytes)?)
+}
+
 /// The outcome of a connection that has become ready.
-pub(super) fn connect_result(socket: &OwnedFd) -> io::Result<()> {
+pub(crate) fn connect_result(socket: &OwnedFd) -> io::Result<()> {
     Ok(socket_error(socket)??)
 }
 
 /// Receives without waiting; `None` when nothing is there, `Some(0)` at the end.
-pub(super) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     match rustix::net::recv(socket.as_fd(), buffer, RecvFlags::DONTWAIT) {
         Ok((received, _)) => Ok(Some(received)),
         Err(Errno::AGAIN | Errno::INTR) => Ok(None),
@@ -134,7 +172,7 @@ pub(super) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<
 }
 
 /// Sends without waiting; `None` when the socket is full.
-pub(super) fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<Option<usize>> {
+pub(crate) fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<Option<usize>> {
     match rustix::net::send(socket.as_fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
         Ok(sent) => Ok(Some(sent)),
         Err(Errno::AGAIN | Errno::INTR) => Ok(None),
@@ -143,13 +181,13 @@ pub(super) fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<Option<usize>> 
 }
 
 /// Makes closing end the connection at once, so that tens of thousands leave no TIME_WAIT behind.
-pub(super) fn close_abruptly(socket: &OwnedFd) {
+pub(crate) fn close_abruptly(socket: &OwnedFd) {
     // Only the manner of closing depends on it.
     let _ = set_socket_linger(socket, Some(Duration::ZERO));
 }
 
 /// Name of an error for counting, such as `ECONNREFUSED`-like kinds in words.
-pub(super) fn error_name(error: &io::Error) -> String {
+pub(crate) fn error_name(error: &io::Error) -> String {
     format!("{:?}", error.kind())
 }
 
@@ -175,7 +213,8 @@ mod tests {
     fn a_connection_comes_from_the_address_it_is_given() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let from = SocketAddrV4::new([127, 1, 0, 9].into(), 0);
-        let socket = connect(listener.local_addr().expect("bound"), Some(from)).expect("connects");
+        let socket =
+            connect(listener.local_addr().expect("bound"), Some(from), None).expect("connects");
         let (_accepted, peer) = listener.accept().expect("accepts");
         assert_eq!(peer.ip(), std::net::IpAddr::from(*from.ip()));
         let mut poller = Poller::new().expect("a poller");

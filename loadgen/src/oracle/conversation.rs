@@ -10,6 +10,9 @@ const ACKED: u8 = 2;
 /// The sender was told for good that it was not taken.
 const REFUSED: u8 = 4;
 
+/// Messages that a conversation without a sender here may have.
+const OBSERVED_MAX: u32 = 1 << 24;
+
 /// 9 bytes a message, and a few ranges a receiver.
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
@@ -24,6 +27,8 @@ pub(super) struct Conversation {
     open: u32,
     pub(super) receivers: Vec<Receiver>,
     pub(super) audit: Audit,
+    /// Nobody here sends: messages are learnt of by their arrival only.
+    pub(super) observed: bool,
 }
 
 /// One member connection.
@@ -99,8 +104,12 @@ impl Conversation {
         number: u32,
         seq: u64,
     ) -> Result<(Learned, u32), Fault> {
-        let sent = self.seqs.len();
         let index = number as usize;
+        if self.observed && number < OBSERVED_MAX && index >= self.seqs.len() {
+            self.seqs.resize(index + 1, 0);
+            self.flags.resize(index + 1, 0);
+        }
+        let sent = if self.observed { OBSERVED_MAX as usize } else { self.seqs.len() };
         let (Some(flags), Some(slot)) = (self.flags.get_mut(index), self.seqs.get_mut(index))
         else {
             return Err(Fault::Ghost);
@@ -150,6 +159,14 @@ impl Conversation {
         self.open -= u32::from(*flags & REFUSED == 0);
         *flags |= REFUSED;
         Ok(())
+    }
+
+    /// Which message has which sequence number, as a digest (FNV-1a), and the highest sequence number.
+    pub(super) fn agreement(&self) -> (u64, u32) {
+        let digest = self.messages.iter().fold(0xcbf2_9ce4_8422_2325, |digest: u64, &message| {
+            (digest ^ u64::from(message)).wrapping_mul(0x0100_0000_01b3)
+        });
+        (digest, self.max_seq())
     }
 
     pub(super) fn sent(&self) -> u64 {

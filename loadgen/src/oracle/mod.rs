@@ -89,6 +89,31 @@ impl Oracle {
         u32::try_from(self.conversations.len() - 1).unwrap_or(u32::MAX)
     }
 
+    /// As [`Oracle::add_conversation`], for a part of a conversation whose senders are in another worker's
+    /// books: what was sent is learnt by its arrival. That all books say the same is for the caller to
+    /// compare, see [`Oracle::agreement`]. No member here is the sender of anything: [`Seen::sender`] must
+    /// be `u32::MAX`.
+    pub fn add_observed(&mut self, members: u32) -> u32 {
+        let index = self.add_conversation(members);
+        self.conversations[index as usize].observed = true;
+        index
+    }
+
+    /// A digest of which message has which sequence number, and the highest sequence number.
+    #[must_use]
+    pub fn agreement(&self, conversation: u32) -> (u64, u32) {
+        self.conversations.get(conversation as usize).map_or((0, 0), Conversation::agreement)
+    }
+
+    /// Whether so many members, from this one on, have everything that anybody here has.
+    #[must_use]
+    pub fn have_all(&self, conversation: u32, members: std::ops::Range<u32>) -> bool {
+        let Some(books) = self.conversations.get(conversation as usize) else { return false };
+        let range = members.start as usize..members.end as usize;
+        let max = books.max_seq();
+        books.receivers.get(range).is_some_and(|all| all.iter().all(|one| one.have.upto() == max))
+    }
+
     /// A member sends a message for the first time; returns the message's number in the conversation.
     pub fn sent(&mut self, seat: Seat) -> u32 {
         self.conversations.get_mut(seat.conversation as usize).map_or(0, Conversation::send)
@@ -162,6 +187,15 @@ impl Oracle {
             PullReason::Gap => self.note(Fault::Missed, seat.conversation, || {
                 format!("seq {seq} was not pushed to member {member}; a pull found it")
             }),
+        }
+    }
+
+    /// A member that was not there is not owed anything that is known so far.
+    pub fn excuse(&mut self, seat: Seat) {
+        let Some(books) = self.conversations.get_mut(seat.conversation as usize) else { return };
+        let max = books.max_seq();
+        if let Some(receiver) = books.receivers.get_mut(seat.member as usize) {
+            receiver.have.skip_to(max);
         }
     }
 

@@ -34,6 +34,14 @@ impl Ranges {
         self.insert_beyond(seq)
     }
 
+    /// Adds everything up to a number.
+    pub(super) fn skip_to(&mut self, seq: u32) {
+        if seq > self.upto {
+            self.upto = seq;
+            self.absorb();
+        }
+    }
+
     fn absorb(&mut self) {
         while let Some(&(low, high)) = self.beyond.front() {
             if low > self.upto + 1 {

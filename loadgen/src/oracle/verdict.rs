@@ -102,7 +102,6 @@ impl Verdict {
 
 pub(super) fn judge(conversations: Vec<Conversation>, mut faults: Faults, tally: Tally) -> Verdict {
     let mut verdict = Verdict {
-        conversations: conversations.len() as u64,
         delivered: tally.delivered,
         recovered_reconnect: tally.recovered_reconnect,
         recovered_lagged: tally.recovered_lagged,
@@ -124,6 +123,12 @@ pub(super) fn judge(conversations: Vec<Conversation>, mut faults: Faults, tally:
 
 fn count(verdict: &mut Verdict, conversation: &Conversation) {
     let stored = conversation.count_known();
+    if conversation.observed {
+        // Counted where the sender is.
+        verdict.expected_deliveries += stored * conversation.receivers.len() as u64;
+        return;
+    }
+    verdict.conversations += 1;
     let others = (conversation.receivers.len() as u64).saturating_sub(1);
     let (unanswered, unanswered_stored) = conversation.count_unanswered();
     verdict.sent += conversation.sent();
@@ -147,7 +152,7 @@ fn compare(verdict: &mut Verdict, faults: &mut Faults, index: usize, conversatio
             tell("messages were shown but are not stored", gaps.shown)
         });
         faults.add(Fault::NotDense, gaps.void, || tell("sequence numbers are skipped", gaps.void));
-    } else if !conversation.is_settled() {
+    } else if !conversation.observed && !conversation.is_settled() {
         verdict.unaudited += 1;
         let lost = conversation.acked_and_lacking();
         faults.add(Fault::Lost, lost, || {
