@@ -1,5 +1,7 @@
 //! Servers and clients as children of a test.
 
+#![allow(dead_code, reason = "not every test file starts everything")]
+
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -9,7 +11,7 @@ use std::thread;
 use serde_json::Value;
 
 /// A child that goes with its value.
-pub struct Running(pub Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -19,7 +21,7 @@ impl Drop for Running {
 }
 
 /// Builds and starts a C unit; its address and process.
-pub fn unit(folder: &tempfile::TempDir, name: &str) -> (String, Running) {
+pub(crate) fn unit(folder: &tempfile::TempDir, name: &str) -> (String, Running) {
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("units/{name}.c"));
     let binary = folder.path().join(name);
     let compiled = Command::new("cc")
@@ -37,7 +39,7 @@ pub fn unit(folder: &tempfile::TempDir, name: &str) -> (String, Running) {
 }
 
 /// A server in this process: `serve` gets every connection on a thread of its own.
-pub fn serve(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> String {
+pub(crate) fn serve(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -50,7 +52,7 @@ pub fn serve(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> Strin
 }
 
 /// The report of a client that must have ended well.
-pub fn report(output: &Output) -> Value {
+pub(crate) fn report(output: &Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -24,11 +24,19 @@ pub(super) fn head(title: &str, repo: &Repo) -> String {
     )
 }
 
-/// Writes a result next to the earlier ones and says where.
+/// Prints a result and, unless this is a `dry_run`, writes it next to the earlier ones.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub(super) fn write(repo: &Repo, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn publish(repo: &Repo, name: &str, text: &str, dry_run: bool) -> anyhow::Result<()> {
+    eprint!("{text}");
+    if !dry_run {
+        eprintln!("written to {}", write(repo, name, text)?.display());
+    }
+    Ok(())
+}
+
+fn write(repo: &Repo, name: &str, text: &str) -> anyhow::Result<PathBuf> {
     let folder = repo.path("bench/results");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let date = today();

@@ -1,4 +1,4 @@
-//! One measurement: a fresh server on its core, the client on the other, one report.
+//! One measurement: a fresh server, a client, one report.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,19 +6,20 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::Common;
-use crate::build::{self, ECHO_CLIENT};
+use crate::build::{self, Binary};
 use crate::interrupt::Interrupt;
 use crate::job::{self, Line};
 use crate::pinned::{on_core, with_small_pages};
 use crate::repo::Repo;
 use crate::server::Server;
 
-/// Far beyond any run: connecting, 350,000 messages, quiet times.
+/// Far beyond any run.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// What the client reports; the fields used here.
+/// What the echo client reports; the fields used here.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Report {
     pub(super) server_cpu_ns_per_message: f64,
@@ -50,7 +51,7 @@ pub(super) struct Reading {
 }
 
 /// The server side of a measurement.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Subject {
     /// For tables.
     pub(super) name: String,
@@ -67,11 +68,12 @@ pub(super) struct Subject {
     pub(super) stops_cleanly: bool,
 }
 
-/// The measuring client, built.
+/// A measuring client, built, and the cores of a measurement.
 #[derive(Debug)]
 pub(super) struct Instrument<'a> {
     client: PathBuf,
-    common: &'a Common,
+    /// Server and client; the scheduler's choice when left out.
+    cores: Option<(usize, usize)>,
     interrupt: &'a Interrupt,
 }
 
@@ -82,94 +84,156 @@ impl<'a> Instrument<'a> {
     /// When it does not build.
     pub(super) fn build(
         repo: &Repo,
-        common: &'a Common,
+        client: Binary,
+        common: &Common,
         interrupt: &'a Interrupt,
     ) -> anyhow::Result<Self> {
-        let client = build::build(repo, ECHO_CLIENT, &common.profile, interrupt)?;
-        Ok(Self { client, common, interrupt })
+        let client = build::build(repo, client, &common.profile, interrupt)?;
+        Ok(Self { client, cores: Some((common.server_core, common.client_core)), interrupt })
+    }
+
+    /// The same with server and client on any core.
+    pub(super) fn unpinned(self) -> Self {
+        Self { cores: None, ..self }
+    }
+
+    /// The client's program.
+    pub(super) fn client(&self) -> &Path {
+        &self.client
     }
 
     /// Starts the subject, runs the client against it, ends the subject.
     ///
     /// # Errors
     /// When the server does not start or stop as it should, or answers wrongly.
-    pub(super) fn measure(&self, subject: &Subject, more: &[&str]) -> anyhow::Result<Report> {
-        let mut server = on_core(self.common.server_core, || {
+    pub(super) fn measure<R: DeserializeOwned>(
+        &self,
+        subject: &Subject,
+        options: &[String],
+    ) -> anyhow::Result<R> {
+        self.with_server(subject, |server| self.drive(server, subject, options))
+    }
+
+    /// Whether the subject starts here at all.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(super) fn try_start(&self, subject: &Subject) -> anyhow::Result<()> {
+        self.with_server(subject, |_| Ok(()))
+    }
+
+    /// Starts the subject, uses it, ends it.
+    ///
+    /// # Errors
+    /// When it does not start or stop as it should, or `work` fails (then with its log).
+    pub(super) fn with_server<T>(
+        &self,
+        subject: &Subject,
+        work: impl FnOnce(&Server) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let start = || {
             let mut command = Command::new(&subject.program);
             command.args(&subject.arguments).envs(subject.environment.iter().cloned());
             with_small_pages(subject.small_pages, || {
                 Server::start(&subject.name, &mut command, self.interrupt)
             })
-        })?;
-        let report = self.drive(&server, subject, more);
-        let report = report.with_context(|| format!("{}{}", subject.name, server.tail()))?;
+        };
+        let mut server = match self.cores {
+            Some((core, _)) => on_core(core, start)?,
+            None => start()?,
+        };
+        let outcome = work(&server);
+        let outcome = outcome.with_context(|| format!("{}{}", subject.name, server.tail()))?;
         if subject.stops_cleanly {
             server.stop()?;
         } else {
             server.kill();
         }
-        Ok(report)
+        Ok(outcome)
     }
 
-    fn drive(&self, server: &Server, subject: &Subject, more: &[&str]) -> anyhow::Result<Report> {
+    /// Runs the client against a server and reads its report.
+    ///
+    /// # Errors
+    /// When it fails or writes something else.
+    pub(super) fn drive<R: DeserializeOwned>(
+        &self,
+        server: &Server,
+        subject: &Subject,
+        options: &[String],
+    ) -> anyhow::Result<R> {
+        let json = self.run_client(server, subject, options)?;
+        serde_json::from_str(&json).context("the measuring client's report")
+    }
+
+    /// Runs the client against a server; what it writes.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub(super) fn run_client(
+        &self,
+        server: &Server,
+        subject: &Subject,
+        options: &[String],
+    ) -> anyhow::Result<String> {
         let address = server.address();
         let address = address.strip_prefix("http://").unwrap_or(address);
-        let Common { connections, outstanding, payload, client_core, .. } = self.common;
-        let numbers = [
-            ("--pid", server.pid() as usize),
-            ("--connections", *connections),
-            ("--outstanding", *outstanding),
-            ("--payload", *payload),
-            ("--core", *client_core),
-        ];
         let mut command = Command::new(&self.client);
-        command.args(["--connect", address]);
-        for (option, value) in numbers {
-            command.args([option, &value.to_string()]);
+        command.args(["--connect", address, "--pid", &server.pid().to_string()]);
+        if let Some((_, core)) = self.cores {
+            command.args(["--core", &core.to_string()]);
         }
-        command.args(&subject.client_options).args(more);
+        command.args(&subject.client_options).args(options);
+        // The message is enough; where in the client it arose is not the reader's business.
+        command.env("RUST_BACKTRACE", "0");
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        let (mut json, mut faults) = (String::new(), String::new());
+        let (mut output, mut faults) = (String::new(), String::new());
         let ending = job::run(&mut command, LIMIT, self.interrupt, |line| match line {
-            Line::Out(text) => json += &text,
+            Line::Out(text) => output += &text,
             Line::Err(text) => faults += &format!("\n  {text}"),
         })?;
         ending.check("the measuring client").with_context(|| faults)?;
-        serde_json::from_str(&json).context("the measuring client's report")
+        Ok(output)
     }
 }
 
-/// Compiles the C unit and describes it.
+/// Compiles a C unit and describes it.
 ///
 /// # Errors
 /// When there is no C compiler.
-pub(super) fn unit(repo: &Repo, folder: &Path, interrupt: &Interrupt) -> anyhow::Result<Subject> {
-    let program = folder.join("epoll_echo");
+pub(super) fn unit(
+    name: &str,
+    repo: &Repo,
+    folder: &Path,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Subject> {
+    let program = folder.join(name);
     let mut command = Command::new("cc");
     command.args(["-O2", "-Wall", "-Wextra", "-o"]).arg(&program);
-    command.arg(repo.path("bench/units/epoll_echo.c"));
+    command.arg(repo.path(&format!("bench/units/{name}.c")));
     job::run(&mut command, LIMIT, interrupt, |_| {})?.check("compiling the unit")?;
     Ok(Subject {
         name: String::from("unit"),
         program,
-        arguments: Vec::new(),
-        environment: Vec::new(),
-        client_options: vec![String::from("--protocol"), String::from("tcp")],
-        small_pages: false,
-        stops_cleanly: false,
+        client_options: vec![String::from("--protocol=tcp")],
+        ..Subject::default()
     })
 }
 
-/// The gateway's echo mode with one shard, over WebSocket.
-pub(super) fn gateway_echo(program: PathBuf) -> Subject {
-    let words = |line: &str| line.split(' ').map(String::from).collect();
-    Subject {
-        name: String::from("gateway echo"),
-        program,
-        arguments: words("echo --listen 127.0.0.1:0 --shards 1"),
-        environment: Vec::new(),
-        client_options: words("--protocol ws"),
-        small_pages: false,
-        stops_cleanly: true,
+/// The gateway's echo mode with one shard, over WebSocket, with the driver named or the one it
+/// chooses.
+pub(super) fn gateway_echo(program: PathBuf, driver: Option<&str>) -> Subject {
+    let mut arguments = words("echo --listen 127.0.0.1:0 --shards 1");
+    let mut name = String::from("gateway echo");
+    if let Some(driver) = driver {
+        arguments.push(format!("--io={driver}"));
+        name += &format!(", {driver}");
     }
+    let client_options = words("--protocol=ws");
+    Subject { name, program, arguments, client_options, stops_cleanly: true, ..Subject::default() }
+}
+
+/// The words of a command line without quotes.
+pub(super) fn words(line: &str) -> Vec<String> {
+    line.split_ascii_whitespace().map(String::from).collect()
 }

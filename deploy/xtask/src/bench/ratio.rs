@@ -60,6 +60,12 @@ pub(super) fn ratios(series: &[Sample], subject: usize) -> Vec<f64> {
     ratios
 }
 
+/// What one costs in terms of another, round by round: both as ratios to the units around them, so
+/// that a drift between the two measurements of a round cancels out.
+pub(super) fn quotients(ones: &[f64], others: &[f64]) -> Vec<f64> {
+    ones.iter().zip(others).map(|(one, other)| one / other).collect()
+}
+
 /// Who is measured when: a unit between any two candidates, and candidates in turned order
 /// every other round, so that a drift hits all of them alike.
 pub(super) fn order(candidates: usize, rounds: usize) -> Vec<usize> {
@@ -109,6 +115,12 @@ mod tests {
         let series =
             [sample(0, 1.0), sample(1, 9.0), sample(0, 3.0), sample(1, 9.0), sample(0, 2.0)];
         assert_eq!(ratios(&series, 0), [2.0]);
+    }
+
+    #[test]
+    fn rounds_are_divided_pairwise() {
+        assert_eq!(quotients(&[1.0, 3.0], &[2.0, 2.0]), [0.5, 1.5]);
+        assert_eq!(quotients(&[1.0], &[]), [0.0; 0]);
     }
 
     #[test]

@@ -1,0 +1,145 @@
+//! `bench echo`: interleaved rounds of the unit and the candidates.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::ValueEnum;
+
+use super::candidates::{Builder, Echo};
+use super::instrument::{Instrument, Report, Subject, gateway_echo, unit};
+use super::series::{Budget, Column, Series};
+use super::{Common, Load, host};
+use crate::build::ECHO_CLIENT;
+use crate::interrupt::Interrupt;
+use crate::pinned::raise_file_limit;
+use crate::repo::Repo;
+use crate::scratch::Scratch;
+
+/// The program of the unit.
+pub(super) const UNIT: &str = "epoll_echo";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) common: Common,
+    #[command(flatten)]
+    pub(super) load: Load,
+    /// Measurements of each candidate.
+    #[arg(long, default_value_t = 7)]
+    pub(super) rounds: usize,
+    /// Measured messages a measurement.
+    #[arg(long, default_value_t = 150_000)]
+    messages: u64,
+    /// Messages before the measured ones.
+    #[arg(long, default_value_t = 30_000)]
+    warmup: u64,
+    /// Quiet time before memory is read, in milliseconds.
+    #[arg(long, default_value_t = 200)]
+    settle_ms: u64,
+    /// Who is measured against the unit; all but the unit itself when left out.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    candidate: Vec<Echo>,
+    /// Another gateway binary as a further candidate, such as the build of an earlier commit.
+    #[arg(long, value_name = "PROGRAM")]
+    other_gateway: Option<PathBuf>,
+}
+
+const COLUMNS: &[Column<Report>] = &[
+    Column {
+        title: "us/message",
+        figure: |report| report.server_cpu_ns_per_message / 1e3,
+        decimals: 2,
+    },
+    Column { title: "messages/s", figure: |report| report.messages_per_s, decimals: 0 },
+    Column { title: "p99 us", figure: |report| report.p99_us, decimals: 0 },
+    Column { title: "p50 us", figure: |report| report.p50_us, decimals: 0 },
+    Column {
+        title: "user bytes a connection, idle",
+        figure: |report| report.memory.idle_bytes_per_connection,
+        decimals: 0,
+    },
+    Column {
+        title: "after",
+        figure: |report| report.memory.after_bytes_per_connection,
+        decimals: 0,
+    },
+    Column { title: "server busy", figure: |report| report.server_busy, decimals: 2 },
+    Column { title: "client busy", figure: |report| report.client_busy, decimals: 2 },
+    Column {
+        title: "client us/message",
+        figure: |report| report.client_cpu_ns_per_message / 1e3,
+        decimals: 2,
+    },
+    Column { title: "connect ms", figure: |report| report.connect_ms, decimals: 0 },
+];
+
+const GATEWAY: &str = "gateway echo";
+
+const BUDGETS: &[Budget] = &[
+    Budget { name: "P2", who: GATEWAY, by: "unit", at_most: 0.85 },
+    Budget { name: "P3", who: GATEWAY, by: "uws", at_most: 0.80 },
+    Budget { name: "P3", who: GATEWAY, by: "fastwebsockets", at_most: 0.65 },
+    Budget { name: "P3", who: GATEWAY, by: "tokio-tungstenite", at_most: 0.60 },
+];
+
+/// Measures all rounds, prints them, writes the result.
+///
+/// # Errors
+/// When something of ours does not build or a server answers wrongly.
+pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Result<()> {
+    if args.rounds == 0 {
+        bail!("--rounds must be at least 1");
+    }
+    raise_file_limit()?;
+    let instrument = Instrument::build(repo, ECHO_CLIENT, &args.common, interrupt)?;
+    let folder = Scratch::create("echo")?;
+    let unit = unit(UNIT, repo, folder.path(), interrupt)?;
+    let builder = Builder::new(repo, &args.common.profile, instrument.client(), interrupt)?;
+    let mut lineup = builder.echo(&candidates(args), &unit, &instrument)?;
+    if let Some(program) = &args.other_gateway {
+        let name = String::from("other gateway echo");
+        lineup.subjects.push(Subject { name, ..gateway_echo(program.clone(), None) });
+    }
+    let notes = lineup.notes();
+    let subjects = [vec![unit], lineup.subjects].concat();
+    let options = options(args);
+    let series = Series::measure(subjects, COLUMNS, args.rounds, |subject| {
+        instrument.measure(subject, &options)
+    })?;
+    let text = host::head("Echo: server CPU a message, as a ratio to a bare epoll echo in C", repo)
+        + &result(args, &series)
+        + &notes;
+    host::publish(repo, "echo", &text, args.common.dry_run)
+}
+
+fn candidates(args: &Args) -> Vec<Echo> {
+    match args.candidate.as_slice() {
+        [] => Echo::value_variants().iter().copied().filter(|one| *one != Echo::Unit).collect(),
+        named => named.to_vec(),
+    }
+}
+
+/// What the client is told, whoever serves.
+fn options(args: &Args) -> Vec<String> {
+    let Load { connections, outstanding, payload } = args.load;
+    vec![
+        format!("--connections={connections}"),
+        format!("--outstanding={outstanding}"),
+        format!("--payload={payload}"),
+        format!("--messages={}", args.messages),
+        format!("--warmup={}", args.warmup),
+        format!("--settle-ms={}", args.settle_ms),
+    ]
+}
+
+fn result(args: &Args, series: &Series<Report>) -> String {
+    let Load { connections, outstanding, payload } = args.load;
+    let head = format!(
+        "\n{connections} connections, {outstanding} messages of {payload} bytes outstanding on \
+         random ones; {} messages measured each time. The unit speaks raw TCP, all others \
+         WebSocket.\nRatio: to the mean of the units right before and after. Median \
+         (smallest-largest).\n\n",
+        args.messages,
+    );
+    head + &series.table() + &series.budgets(BUDGETS) + &series.in_order()
+}
