@@ -15,6 +15,8 @@ pub enum IoChoice {
     IoUring,
     /// epoll and one system call a send.
     Epoll,
+    /// glommio instead of monoio (io_uring), or do not start. Needs the cargo feature `glommio`.
+    Glommio,
 }
 
 impl std::str::FromStr for IoChoice {
@@ -25,7 +27,8 @@ impl std::str::FromStr for IoChoice {
             "auto" => Ok(Self::Auto),
             "io_uring" => Ok(Self::IoUring),
             "epoll" => Ok(Self::Epoll),
-            _ => Err("auto, io_uring or epoll"),
+            "glommio" => Ok(Self::Glommio),
+            _ => Err("auto, io_uring, epoll or glommio"),
         }
     }
 }

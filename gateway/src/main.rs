@@ -36,7 +36,7 @@ struct Echo {
     /// Shards, one thread each; default: cores.
     #[arg(long)]
     shards: Option<usize>,
-    /// auto, io_uring or epoll.
+    /// auto, io_uring, epoll or glommio.
     #[arg(long, default_value = "auto")]
     io: IoChoice,
 }

@@ -139,6 +139,7 @@ pub fn use_small_pages() {
 fn choose_driver(choice: IoChoice) -> io::Result<IoDriver> {
     match (choice, IoDriver::detect()) {
         (IoChoice::Epoll, _) => Ok(IoDriver::Epoll),
+        (IoChoice::Glommio, _) => IoDriver::check_glommio().map(|()| IoDriver::Glommio),
         (IoChoice::IoUring, IoDriver::Epoll) => Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             "io_uring is denied to this process (io = \"io_uring\" was asked for)",

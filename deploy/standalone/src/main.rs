@@ -148,6 +148,7 @@ fn report_driver(gateway: &Gateway, settings: &Settings) {
             shards = settings.shards,
             "shards run on epoll with one system call a send (io_uring is denied or not wanted)"
         ),
+        IoDriver::Glommio => tracing::info!(shards = settings.shards, "shards run on glommio"),
     }
 }
 

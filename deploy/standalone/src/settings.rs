@@ -91,7 +91,7 @@ const SETTINGS: &[Setting] = &[
     number!("shards", "Gateway threads, one core each [cores]", "a number from 1 to 1024", 1..=1024, shards),
     setting!("dev_login", "Log in by mere name (ws://HOST/ws?user_id=NAME); loopback only [false]", "true or false", true,
         |s, text| { s.dev_login = text.parse().ok()?; Some(()) }),
-    setting!("io", "How shards do I/O: auto, io_uring, epoll [auto]", "auto, io_uring or epoll", false,
+    setting!("io", "How shards do I/O: auto, io_uring, epoll, glommio [auto]", "auto, io_uring, epoll or glommio", false,
         |s, text| { s.io = text.parse().ok()?; Some(()) }),
     setting!("web_dir", "Folder of the built web page served at / [none]", "a path", false,
         |s, text| { s.web_dir = Some(non_empty(text)?); Some(()) }),
@@ -322,7 +322,11 @@ mod tests {
                 vec![("CORELANE_SHARDS", "0")],
                 ["CORELANE_SHARDS", "\"0\"", "from 1 to 1024"],
             ),
-            (vec![("io", "kqueue")], vec![], ["--io", "kqueue", "auto, io_uring or epoll"]),
+            (
+                vec![("io", "kqueue")],
+                vec![],
+                ["--io", "kqueue", "auto, io_uring, epoll or glommio"],
+            ),
             (
                 vec![("dev_login", "true"), ("listen", "0.0.0.0:80")],
                 vec![],

@@ -54,6 +54,16 @@ fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
 mod tests {
     use super::*;
 
+    /// No system call per connection: what is set on the listener is there on each socket.
+    #[test]
+    fn accepted_sockets_inherit_no_delay() {
+        use super::super::sockets::{Accepted, accept};
+        let listener = open("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
+        let _peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let Accepted::Connection(socket, _) = accept(&listener) else { panic!("not accepted") };
+        assert!(rustix::net::sockopt::tcp_nodelay(&socket).unwrap());
+    }
+
     #[test]
     fn shards_share_one_port_but_a_second_server_does_not() {
         let listeners = open("127.0.0.1:0".parse().unwrap(), 2).unwrap();

@@ -88,6 +88,24 @@ mod tests {
         }
     }
 
+    /// More than the ring holds goes out in several submits, and nothing of it is left behind.
+    #[test]
+    fn a_batch_larger_than_the_ring_goes_out_whole() {
+        for mut sends in both() {
+            let pairs: Vec<_> = (0..50).map(|_| UnixStream::pair().unwrap()).collect();
+            let bytes = b"0123456789";
+            let batch: Vec<_> = (0..10_000)
+                .map(|n| Send { fd: pairs[n % 50].0.as_fd(), bytes: &bytes[n / 50 % 10..][..1] })
+                .collect();
+            sends.flush(&batch, |index, outcome| panic!("{index}: {outcome:?}"));
+            for (_, b) in &pairs {
+                let mut got = [0; 200];
+                (&*b).read_exact(&mut got).unwrap();
+                assert_eq!(got[..], bytes.repeat(20));
+            }
+        }
+    }
+
     /// A short send must be told with its exact count, or bytes are lost without a word.
     #[test]
     fn a_short_send_and_a_full_socket_are_told() {

@@ -13,7 +13,7 @@ use super::stats::Stats;
 use super::turn::{Drain, HandedOver, Parts, Shard, TICK_MS};
 use crate::mailbox::Mailbox;
 use crate::net::sends::Sends;
-use crate::rt::{self, Awaitable, IoDriver};
+use crate::rt::{Awaitable, IoDriver, MonoioEpoll, MonoioUring, Runtime};
 use crate::session::rules::Rules;
 use crate::uplink::Uplink;
 
@@ -45,15 +45,27 @@ pub struct ShardSetup {
 /// The driver or the poll set could not be set up, or failed.
 pub fn run(setup: ShardSetup) -> io::Result<()> {
     let mailbox = Arc::clone(&setup.mailbox);
-    let outcome = rt::block_on(setup.driver, serve(setup)).and_then(|outcome| outcome);
+    let outcome = match setup.driver {
+        IoDriver::IoUring => run_on::<MonoioUring>(setup),
+        IoDriver::Epoll => run_on::<MonoioEpoll>(setup),
+        #[cfg(feature = "glommio")]
+        IoDriver::Glommio => run_on::<crate::rt::Glommio>(setup),
+        #[cfg(not(feature = "glommio"))]
+        IoDriver::Glommio => IoDriver::check_glommio(),
+    };
     mailbox.close();
     outcome
 }
 
-async fn serve(setup: ShardSetup) -> io::Result<()> {
-    let sends = match setup.driver {
-        IoDriver::IoUring => Sends::ring().unwrap_or(Sends::SystemCalls),
-        IoDriver::Epoll => Sends::SystemCalls,
+fn run_on<R: Runtime>(setup: ShardSetup) -> io::Result<()> {
+    R::block_on(serve::<R>(setup)).and_then(|outcome| outcome)
+}
+
+async fn serve<R: Runtime>(setup: ShardSetup) -> io::Result<()> {
+    let sends = if setup.driver.has_ring() {
+        Sends::ring().unwrap_or(Sends::SystemCalls)
+    } else {
+        Sends::SystemCalls
     };
     let shard = Shard::new(Parts {
         index: setup.index,
@@ -66,27 +78,37 @@ async fn serve(setup: ShardSetup) -> io::Result<()> {
         http: setup.http,
         stats: setup.stats,
     })?;
-    let awaitable = Awaitable::new(shard.poll.awaitable()?)?;
+    let mut awaitable = R::Awaitable::new(shard.poll.awaitable()?)?;
     let shard = Rc::new(RefCell::new(shard));
-    rt::spawn(keep_time(Rc::clone(&shard)));
-    pump(&shard, &awaitable).await
+    R::spawn(keep_time::<R>(Rc::clone(&shard)));
+    pump(&shard, &mut awaitable).await
 }
 
-/// One wait for all connections together, then one turn.
-async fn pump(shard: &RefCell<Shard>, awaitable: &Awaitable) -> io::Result<()> {
+/// Turns taken in a row before the runtime gets its share (timers) again.
+const TURNS_PER_WAIT: usize = 64;
+
+/// One wait for all connections together, then turns for as long as they are full of work: under load
+/// that saves the runtime's way round, with its poll and its `io_uring_enter`, for all but one of them.
+/// After a turn with a single event another would mostly find nothing.
+async fn pump(shard: &RefCell<Shard>, awaitable: &mut impl Awaitable) -> io::Result<()> {
     loop {
         awaitable.readable().await?;
         let mut shard = shard.borrow_mut();
-        shard.turn()?;
-        if shard.drain == Drain::Done {
-            return Ok(());
+        for _ in 0..TURNS_PER_WAIT {
+            let events = shard.turn()?;
+            if shard.drain == Drain::Done {
+                return Ok(());
+            }
+            if events < 2 {
+                break;
+            }
         }
     }
 }
 
-async fn keep_time(shard: Rc<RefCell<Shard>>) {
+async fn keep_time<R: Runtime>(shard: Rc<RefCell<Shard>>) {
     loop {
-        rt::sleep(Duration::from_millis(u64::from(TICK_MS))).await;
+        R::sleep(Duration::from_millis(u64::from(TICK_MS))).await;
         shard.borrow_mut().tick();
     }
 }

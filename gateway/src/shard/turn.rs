@@ -132,15 +132,21 @@ impl Shard {
         })
     }
 
-    /// Everything that is ready now: receive, decide, then send all of it together.
-    pub(super) fn turn(&mut self) -> std::io::Result<()> {
-        self.look_at_the_clock();
-        stats::add(&self.stats.turns, 1);
+    /// Everything that is ready now: receive, decide, then send all of it together. Returns how
+    /// many events there were.
+    pub(super) fn turn(&mut self) -> std::io::Result<usize> {
         let mut ready = std::mem::take(&mut self.ready);
         ready.clear();
         ready.append(&mut self.again);
         self.poll.take_ready(&mut ready)?;
-        if std::mem::take(&mut self.accept_again) {
+        let accept_again = std::mem::take(&mut self.accept_again);
+        if ready.is_empty() && !accept_again {
+            self.ready = ready;
+            return Ok(0);
+        }
+        self.look_at_the_clock();
+        stats::add(&self.stats.turns, 1);
+        if accept_again {
             self.accept();
         }
         for event in &ready {
@@ -150,13 +156,14 @@ impl Shard {
                 _ => self.on_ready(*event),
             }
         }
+        let events = ready.len();
         self.ready = ready;
         self.end_turn();
         if !self.again.is_empty() || self.accept_again {
             // The pump waits for the poll set: an entry in our own mailbox lets it go on at once.
             self.mailbox.notify();
         }
-        Ok(())
+        Ok(events)
     }
 
     #[allow(

@@ -35,6 +35,10 @@ pub fn command() -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CORELANE_")) {
         command.env_remove(name);
     }
+    // The same tests on another driver than the default.
+    if let Ok(io) = std::env::var("CORELANE_TEST_IO") {
+        command.env("CORELANE_IO", io);
+    }
     command.stdin(Stdio::null()).stderr(Stdio::null());
     command
 }

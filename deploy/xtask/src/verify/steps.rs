@@ -49,6 +49,7 @@ pub(super) const STEPS: &[Step] = &[
     check("web-build", "web page, production build", 5, |context| npm_script(context, "build")),
     check("build", "server and load generator, release build", 30, build),
     tests("test", "every Rust test; black-box tests run the release server", 40, test),
+    tests("test-io", "the shard and the contract on every runtime and driver", 20, test_io),
     tests("test-faults", "Rust tests with fault injection compiled in", 20, test_faults),
     tests("autobahn", "Autobahn|Testsuite against gateway echo", 40, conformance::run),
     check("doc", "rustdoc has no warning", 15, doc),
@@ -58,6 +59,9 @@ pub(super) const STEPS: &[Step] = &[
 /// Feature with crash points and the like, compiled into no release.
 const FAULTS: &str = "fault-injection";
 
+/// Feature with the gateway's second runtime.
+const GLOMMIO: &str = "glommio";
+
 fn fmt(context: &mut Context) -> anyhow::Result<Verdict> {
     run(context, &["fmt", "--all", "--check"])
 }
@@ -65,6 +69,8 @@ fn fmt(context: &mut Context) -> anyhow::Result<Verdict> {
 fn clippy(context: &mut Context) -> anyhow::Result<Verdict> {
     const CLIPPY: [&str; 4] = ["clippy", "--locked", "--all-targets", "--quiet"];
     run(context, &[&CLIPPY[..], &["--workspace", "--", "-D", "warnings"]].concat())?;
+    let selection = ["--package", "gateway", "--features", GLOMMIO, "--", "-D", "warnings"];
+    run(context, &[&CLIPPY[..], &selection].concat())?;
     for package in with_faults(context)? {
         let selection = ["--package", &package, "--features", FAULTS, "--", "-D", "warnings"];
         run(context, &[&CLIPPY[..], &selection].concat())?;
@@ -96,6 +102,19 @@ fn test(context: &mut Context) -> anyhow::Result<Verdict> {
     let mut command = context.cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]);
     command.env("CORELANE_BIN", corelane);
     context.run(command)?;
+    Ok(Verdict::Done)
+}
+
+/// The gateway's own tests go over all drivers by themselves; the server's are told which.
+fn test_io(context: &mut Context) -> anyhow::Result<Verdict> {
+    let test = ["test", "--locked", "--no-fail-fast", "--features", GLOMMIO];
+    run(context, &[&test[..], &["--package", "gateway", "--lib"]].concat())?;
+    for io in ["epoll", "auto", "glommio"] {
+        let selection = ["--package", "standalone", "--test", "contract", "--test", "binary"];
+        let mut command = context.cargo(&[&test[..], &selection].concat());
+        command.env("CORELANE_TEST_IO", io);
+        context.run(command)?;
+    }
     Ok(Verdict::Done)
 }
 

@@ -55,6 +55,38 @@ fn large_messages_are_echoed_whole_however_they_arrive() {
     });
 }
 
+/// A socket with bytes waiting gets no send of its own: what was short goes first, whatever turn it is.
+#[test]
+fn what_a_slow_reader_is_sent_stays_in_order() {
+    on_every_driver(|io| {
+        let server = start(io, Mode::Echo, |config| config.limits.outbound_bytes = 64 << 20);
+        let mut peer = server.connect();
+        // A small window makes nearly every send short.
+        rustix::net::sockopt::set_socket_recv_buffer_size(&peer.stream, 65_536).unwrap();
+        peer.upgrade("/");
+        let mut writer = peer.stream.try_clone().unwrap();
+        let sender = std::thread::spawn(move || {
+            for number in 0..3_000_u32 {
+                let mut payload = vec![0; 1 + (number as usize * 7919) % 3_000];
+                payload.splice(..0, number.to_be_bytes());
+                let mut frame = Vec::new();
+                encode_frame_masked(&mut frame, Opcode::Binary, &payload, [9, 8, 7, 6]);
+                writer.write_all(&frame).unwrap();
+            }
+        });
+        for number in 0..3_000_u32 {
+            if number % 500 == 0 {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let (_, payload) = peer.next_frame().unwrap();
+            assert_eq!(payload[..4], number.to_be_bytes());
+            assert_eq!(payload.len(), 5 + (number as usize * 7919) % 3_000);
+        }
+        sender.join().unwrap();
+        server.gateway.stop().unwrap();
+    });
+}
+
 /// Answers for a connection that is gone must not reach the one that took its slot.
 #[test]
 fn a_reused_slot_gets_nothing_of_its_predecessor() {

@@ -42,13 +42,27 @@ fn start(io: IoChoice, mode: Mode, change: impl FnOnce(&mut GatewayConfig)) -> S
     Server { gateway, calls, called: Vec::new(), messages, mailbox }
 }
 
-/// Both ways to do I/O, or only epoll where io_uring is denied.
-fn on_every_driver(test: impl Fn(IoChoice)) {
-    test(IoChoice::Epoll);
-    match crate::rt::IoDriver::detect() {
-        crate::rt::IoDriver::IoUring => test(IoChoice::IoUring),
-        crate::rt::IoDriver::Epoll => eprintln!("io_uring is denied here: only epoll is tested"),
+/// Runs the test on every way to do I/O that this build and this machine have, side by side.
+fn on_every_driver(test: impl Fn(IoChoice) + Sync) {
+    use crate::rt::IoDriver;
+    let mut drivers = vec![IoChoice::Epoll];
+    match IoDriver::detect() {
+        IoDriver::IoUring => drivers.push(IoChoice::IoUring),
+        _ => eprintln!("io_uring is denied here"),
     }
+    match IoDriver::check_glommio() {
+        Ok(()) => drivers.push(IoChoice::Glommio),
+        Err(error) => eprintln!("not tested on glommio: {error}"),
+    }
+    std::thread::scope(|scope| {
+        for driver in drivers {
+            let test = &test;
+            std::thread::Builder::new()
+                .name(format!("{driver:?}"))
+                .spawn_scoped(scope, move || test(driver))
+                .unwrap();
+        }
+    });
 }
 
 fn serve() -> Mode {
