@@ -308,7 +308,8 @@ impl Coordinator {
             return Ok(());
         }
         let usage = self.server_usage();
-        let mark = |usage: Usage| Mark { usage, peak_bytes: usage.anonymous_bytes };
+        let tcp_bytes = procfs::tcp_memory_bytes().unwrap_or(0);
+        let mark = |usage: Usage| Mark { usage, peak_bytes: usage.anonymous_bytes, tcp_bytes };
         self.readings.gates.push(usage.map(mark));
         if gate == 1 && self.plan.options.scenario == Scenario::Fanout {
             // The members have come and gone; now they come to stay.

@@ -34,6 +34,20 @@ pub fn usage(pid: u32) -> Option<Usage> {
     })
 }
 
+/// Memory that the kernel holds for TCP in this network namespace, in bytes: what is sent and not yet read
+/// by the other side, on whichever side it waits.
+#[must_use]
+pub fn tcp_memory_bytes() -> Option<u64> {
+    tcp_pages(&fs::read_to_string("/proc/net/sockstat").ok()?)
+        .map(|pages| pages * rustix::param::page_size() as u64)
+}
+
+fn tcp_pages(sockstat: &str) -> Option<u64> {
+    let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+    let mut fields = line.split_ascii_whitespace().skip_while(|&field| field != "mem");
+    fields.nth(1)?.parse().ok()
+}
+
 /// Fields 14 and 15; the name in field 2 may hold anything, so counting starts behind its last bracket.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
@@ -62,6 +76,14 @@ mod tests {
     #[test]
     fn no_process_no_reading() {
         assert_eq!(usage(u32::MAX), None);
+    }
+
+    #[test]
+    fn the_kernel_tells_what_tcp_holds() {
+        let sockstat =
+            "sockets: used 31\nTCP: inuse 3 orphan 0 tw 469 alloc 3 mem 168\nUDP: inuse 0 mem 7\n";
+        assert_eq!(tcp_pages(sockstat), Some(168));
+        assert_eq!(tcp_pages("UDP: inuse 0 mem 7\n"), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::stats::Percentiles;
 pub(crate) struct Mark {
     pub(crate) usage: Usage,
     pub(crate) peak_bytes: u64,
+    pub(crate) tcp_bytes: u64,
 }
 
 /// What was seen of the server beside the common readings.
@@ -93,6 +94,8 @@ pub struct SlowReport {
     /// Private memory of the server for each of them, from before they stopped reading to the end of the
     /// phase.
     pub server_bytes_each: Option<f64>,
+    /// The kernel's TCP memory for each of them, both ends, over the same time.
+    pub kernel_bytes_each: Option<f64>,
     /// Resident memory of the server at that moment.
     pub server_rss_bytes: Option<u64>,
     /// From waking up to having everything.
@@ -217,7 +220,7 @@ fn fanout(part: &FanoutPart, marks: &Marks) -> FanoutReport {
     // In the first phase slow readers read too, unless they were not there.
     let all = first.delivery.count + second.delivery.count + part.slow_pushed + part.slow_pulled;
     let before = marks.gate(gate::SLOW_READY);
-    let full = marks.gate(gate::SECOND_OVER).map(|mark| mark.usage);
+    let full = marks.gate(gate::SECOND_OVER);
     FanoutReport {
         first,
         second: has_slow.then_some(second),
@@ -237,9 +240,12 @@ fn fanout(part: &FanoutPart, marks: &Marks) -> FanoutReport {
             pushed: part.slow_pushed,
             pulled: part.slow_pulled,
             server_bytes_each: before.zip(full).map(|(before, full)| {
-                grown(before.usage.anonymous_bytes, full.anonymous_bytes, part.slow)
+                grown(before.usage.anonymous_bytes, full.usage.anonymous_bytes, part.slow)
             }),
-            server_rss_bytes: full.map(|full| full.rss_bytes),
+            kernel_bytes_each: before
+                .zip(full)
+                .map(|(before, full)| grown(before.tcp_bytes, full.tcp_bytes, part.slow)),
+            server_rss_bytes: full.map(|full| full.usage.rss_bytes),
             recovery: part.recovery.percentiles(),
         }),
     }

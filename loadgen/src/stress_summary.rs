@@ -55,8 +55,13 @@ fn slow(out: &mut String, slow: &SlowReport) {
         slow.complete, slow.readers, slow.lagged, slow.pushed, slow.pulled
     );
     line(out, "slow readers", &text);
-    if let (Some(bytes), Some(rss)) = (slow.server_bytes_each, slow.server_rss_bytes) {
-        let text = format!("{bytes:.0} B of the server each, its RSS {} MiB", rss >> 20);
+    if let (Some(bytes), Some(kernel), Some(rss)) =
+        (slow.server_bytes_each, slow.kernel_bytes_each, slow.server_rss_bytes)
+    {
+        let text = format!(
+            "{bytes:.0} B of the server and {kernel:.0} B of the kernel each; RSS {} MiB",
+            rss >> 20
+        );
         line(out, "", &text);
     }
     line(out, "recovery", &quantiles(&slow.recovery));

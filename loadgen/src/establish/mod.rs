@@ -60,11 +60,13 @@ pub(crate) fn run(plan: &Plan, share: &Share, link: &mut Link<'_>) -> io::Result
     link.say(FromWorker::Ready(run.stats.counters));
     let mut outcome = Outcome::default();
     if let Some(start_ns) = link.wait_for_start()? {
-        let cpu_ns = clock::thread_cpu_ns();
         let total = plan.options.stress.total.unwrap_or(u64::from(plan.options.connections));
         let rounds = total.div_ceil(u64::from(plan.options.connections));
         for round in 1..=rounds {
+            // Closing between the rounds is not in it.
+            let cpu_ns = clock::thread_cpu_ns();
             run.round(&mut swarm, link)?;
+            outcome.cpu_ns += clock::thread_cpu_ns() - cpu_ns;
             let last = round == rounds || link.stopped;
             if last {
                 break;
@@ -77,7 +79,6 @@ pub(crate) fn run(plan: &Plan, share: &Share, link: &mut Link<'_>) -> io::Result
         }
         outcome.load_ns = clock::now_ns().saturating_sub(start_ns);
         outcome.connect_ns = run.part.rounds_ns.iter().sum();
-        outcome.cpu_ns = clock::thread_cpu_ns() - cpu_ns;
         outcome.rss_bytes = procfs::usage(std::process::id()).map_or(0, |usage| usage.rss_bytes);
     }
     link.say(FromWorker::Drained);

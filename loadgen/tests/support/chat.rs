@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use super::Out;
 use super::wire::{Answer, Ask, Stored};
+use super::writer::Out;
 
 pub(crate) type ConnId = u64;
 
@@ -18,6 +18,8 @@ pub(crate) enum What {
     DropPush,
     /// Not pushed, but with a marker to pull.
     Lag,
+    /// The same, but the marker names a place one too late.
+    LagLate,
     /// Pushed twice.
     Duplicate,
     /// Pushed after the next one.
@@ -203,6 +205,9 @@ impl Chat {
             Some(What::Lag) => {
                 answers.push(Answer::Lagged { conversation: name.to_owned(), from_seq: seq })
             }
+            Some(What::LagLate) => {
+                answers.push(Answer::Lagged { conversation: name.to_owned(), from_seq: seq + 1 })
+            }
             Some(What::Reorder) if conversation.held.is_none() => {
                 conversation.held = Some((from, stored))
             }
@@ -220,7 +225,7 @@ impl Chat {
         let members = &conversation.members;
         for (&conn, (user, out)) in &self.online {
             if conn != from && members.contains(user) {
-                answers.iter().for_each(|answer| out.send(answer));
+                answers.iter().for_each(|answer| out.send_push(answer, name, seq));
             }
         }
     }

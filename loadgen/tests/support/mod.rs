@@ -4,11 +4,13 @@
 
 mod chat;
 mod wire;
+mod writer;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use codec::ws::handshake::{self, Request};
 use codec::ws::{self, Event, Opcode};
@@ -17,6 +19,7 @@ use codec::{Role, binary};
 use chat::{Chat, ConnId};
 pub(crate) use chat::{Misbehave, What};
 use wire::{Answer, Ask, Form};
+use writer::{Out, Writer};
 
 /// A running server; stops when dropped.
 pub(crate) struct Server {
@@ -27,6 +30,8 @@ pub(crate) struct Server {
 struct Shared {
     chat: Mutex<Chat>,
     stopped: AtomicBool,
+    /// From connecting to being logged in.
+    deadline: Option<Duration>,
 }
 
 impl Shared {
@@ -37,11 +42,17 @@ impl Shared {
 
 impl Server {
     pub(crate) fn start(misbehave: Option<Misbehave>) -> Self {
+        Self::with_deadline(misbehave, None)
+    }
+
+    /// A server that closes connections which are not logged in after this time.
+    pub(crate) fn with_deadline(misbehave: Option<Misbehave>, deadline: Option<Duration>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let shared = Arc::new(Shared {
             chat: Mutex::new(Chat::new(misbehave)),
             stopped: AtomicBool::new(false),
+            deadline,
         });
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -89,40 +100,17 @@ impl Drop for Server {
     }
 }
 
-/// One connection's way out.
-#[derive(Clone)]
-pub(crate) struct Out {
-    stream: Arc<Mutex<TcpStream>>,
-    form: Form,
-}
-
-impl Out {
-    fn send(&self, answer: &Answer) {
-        let mut bytes = Vec::new();
-        wire::encode(self.form, answer, &mut bytes);
-        self.write(&bytes);
-    }
-
-    fn write(&self, bytes: &[u8]) {
-        // A peer that is gone shows at the next read.
-        let _ = self.stream.lock().unwrap_or_else(PoisonError::into_inner).write_all(bytes);
-    }
-
-    fn shutdown(&self) {
-        let _ = self.stream.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Both);
-    }
-}
-
 fn serve(mut stream: TcpStream, shared: &Shared) {
     stream.set_nodelay(true).expect("a socket");
+    let limit = shared.deadline.map(|deadline| Instant::now() + deadline);
     let mut head = Vec::new();
     let mut piece = [0; 16 * 1024];
     loop {
-        let Ok(received @ 1..) = stream.read(&mut piece) else { return };
+        let Some(received @ 1..) = read_until(&mut stream, &mut piece, limit) else { return };
         head.extend_from_slice(&piece[..received]);
         if head.starts_with(&binary::PREFACE) {
             let rest = head.split_off(binary::PREFACE.len());
-            return converse(stream, shared, Form::Tcp, None, rest);
+            return converse(stream, shared, Form::Tcp, None, rest, limit);
         }
         match handshake::read_request(&head, &handshake::Limits::DEFAULT) {
             Ok(Request::NeedMore) => {}
@@ -151,11 +139,21 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
                 if echo {
                     return echo_messages(stream, shared, rest);
                 }
-                return converse(stream, shared, Form::Json, named.or(bearer), rest);
+                return converse(stream, shared, Form::Json, named.or(bearer), rest, limit);
             }
             Err(rejection) => panic!("the generator sent a bad handshake: {rejection:?}"),
         }
     }
+}
+
+/// Reads, at most until the limit; `None` when it has passed or the connection broke.
+fn read_until(stream: &mut TcpStream, piece: &mut [u8], limit: Option<Instant>) -> Option<usize> {
+    let left = limit.map(|limit| limit.saturating_duration_since(Instant::now()));
+    if left == Some(Duration::ZERO) {
+        return None;
+    }
+    stream.set_read_timeout(left).ok()?;
+    stream.read(piece).ok()
 }
 
 /// A chat connection from its login to its end.
@@ -165,14 +163,15 @@ fn converse(
     mut form: Form,
     user: Option<String>,
     mut bytes: Vec<u8>,
+    limit: Option<Instant>,
 ) {
-    let writer = Arc::new(Mutex::new(stream.try_clone().expect("a socket")));
+    let writer = Writer::start(&stream);
     let mut reader = stream;
     let mut decoder = ws::Decoder::new();
     let mut frames = binary::Decoder::new();
     let mut conn: Option<ConnId> = None;
     if let Some(user) = user {
-        conn = Some(shared.chat().log_in(&user, Out { stream: Arc::clone(&writer), form }));
+        conn = Some(shared.chat().log_in(&user, Out::new(&writer, form)));
     }
     let mut piece = [0; 16 * 1024];
     loop {
@@ -182,7 +181,7 @@ fn converse(
             _ => wire::decode_websocket(&mut decoder, &mut bytes, &mut form, &mut asks),
         };
         for ask in asks {
-            let out = Out { stream: Arc::clone(&writer), form };
+            let out = Out::new(&writer, form);
             match (ask, conn) {
                 (Ask::Hello { user }, _) => {
                     conn = Some(shared.chat().log_in(&user, out.clone()));
@@ -194,16 +193,22 @@ fn converse(
             }
         }
         if !alive {
+            writer.say_goodbye(1000);
             break;
         }
-        match reader.read(&mut piece) {
-            Ok(received @ 1..) => bytes = piece[..received].to_vec(),
-            _ => break,
+        match read_until(&mut reader, &mut piece, limit.filter(|_| conn.is_none())) {
+            Some(received @ 1..) => bytes = piece[..received].to_vec(),
+            Some(0) => break,
+            None => {
+                writer.say_goodbye(4201);
+                break;
+            }
         }
     }
     if let Some(conn) = conn {
         shared.chat().log_out(conn);
     }
+    writer.finish();
     let _ = reader.shutdown(Shutdown::Both);
 }
 
