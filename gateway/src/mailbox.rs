@@ -67,18 +67,34 @@ impl Mailbox {
         self.put(&self.orders, order);
     }
 
+    /// Puts orders in one after another, with one wake for all of them; waits while the lane is full.
+    /// Must not be called on a shard's thread.
+    pub fn order_all(&self, orders: impl IntoIterator<Item = Order>) {
+        for order in orders {
+            self.push(&self.orders, order);
+        }
+        self.notify();
+    }
+
     /// Puts a batch of deliveries in; waits while the lane is full, which is how a shard that cannot
     /// keep up slows the pipeline. Must not be called on a shard's thread.
     pub fn deliver(&self, batch: DeliveryBatch) {
         self.put(&self.deliveries, batch);
     }
 
-    fn put<T>(&self, lane: &ArrayQueue<T>, mut item: T) {
+    fn put<T>(&self, lane: &ArrayQueue<T>, item: T) {
+        self.push(lane, item);
+        self.notify();
+    }
+
+    fn push<T>(&self, lane: &ArrayQueue<T>, mut item: T) {
         while self.open.load(Ordering::Acquire) {
             match lane.push(item) {
-                Ok(()) => return self.notify(),
+                Ok(()) => return,
                 Err(back) => item = back,
             }
+            // Nobody may have told the shard yet of what fills the lane.
+            self.notify();
             std::thread::sleep(FULL_WAIT);
         }
     }
@@ -170,6 +186,42 @@ mod tests {
             mailbox.acknowledge();
             while let Some(batch) = mailbox.next_delivery() {
                 assert_eq!(batch.shard as usize, next);
+                next += 1;
+            }
+        }
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn orders_put_in_together_make_one_wake_and_may_be_more_than_the_lane_holds() {
+        let mailbox = Arc::new(Mailbox::new().unwrap());
+        let close = |slot: usize| Order::Close {
+            slot: slot as u32,
+            generation: 0,
+            code: 4000,
+            reason: String::new(),
+        };
+        mailbox.order_all((0..100).map(close));
+        let mut count = [0; 8];
+        rustix::io::read(&mailbox.wake, &mut count).unwrap();
+        assert_eq!(u64::from_ne_bytes(count), 1);
+        mailbox.acknowledge();
+        (0..100).for_each(|_| drop(mailbox.next_order().unwrap()));
+
+        const TOTAL: usize = 3 * MAILBOX_ORDERS;
+        let writer = std::thread::spawn({
+            let mailbox = Arc::clone(&mailbox);
+            move || mailbox.order_all((0..TOTAL).map(close))
+        });
+        let mut next = 0;
+        while next < TOTAL {
+            let mut poll = [rustix::event::PollFd::new(&*mailbox, rustix::event::PollFlags::IN)];
+            let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+            let ready = rustix::event::poll(&mut poll, Some(&timeout)).unwrap();
+            assert_eq!(ready, 1, "a wake was lost at {next}");
+            mailbox.acknowledge();
+            while let Some(order) = mailbox.next_order() {
+                assert!(matches!(order, Order::Close { slot, .. } if slot as usize == next));
                 next += 1;
             }
         }

@@ -21,10 +21,18 @@ pub trait DeliverySink: Send + Sync {
     fn deliver(&self, batch: DeliveryBatch);
     /// Hands over the answer to one [`Call`].
     fn reply(&self, reply: CallReply);
+    /// Hands over answers to several [`Call`]s, those of one connection in their order.
+    fn replies(&self, replies: Vec<CallReply>) {
+        replies.into_iter().for_each(|reply| self.reply(reply));
+    }
     /// Hands over a conversation event for some connections of `shard`.
     fn event(&self, shard: u32, event: EventDelivery);
     /// Orders a connection closed.
     fn kick(&self, kick: Kick);
+    /// Orders several connections closed.
+    fn kicks(&self, kicks: Vec<Kick>) {
+        kicks.into_iter().for_each(|kick| self.kick(kick));
+    }
 }
 
 /// Values of `CallReply::command`: the field numbers of the requests in `Call`.

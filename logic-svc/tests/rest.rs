@@ -6,6 +6,8 @@ mod common;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use common::Harness;
+use proto::v1::call::Request as Call;
+use proto::v1::{Closed, Hello};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -454,4 +456,35 @@ fn a_failing_store_is_a_problem_and_not_ready() {
     problem(&rest.ask(Method::GET, "/readyz", None, None), 503, "BUSY");
     database.execute_batch("ROLLBACK").unwrap();
     assert_eq!(rest.ask(Method::GET, "/readyz", None, None).status, StatusCode::OK);
+}
+
+#[test]
+fn whoever_logs_out_during_a_login_is_let_in_by_neither() {
+    let rest = Rest::new(Harness::new());
+    let (user, ..) = rest.user("alice");
+    let (other, ..) = rest.user("bob");
+    let dm = format!("dm_{user}_{other}");
+    for round in 0..40 {
+        let login = json!({"username": "alice", "password": "long enough", "device_id": "d", "device_class": "web"});
+        let session = rest.post("/api/v1/login", None, &login);
+        let token = session.json["access_token"].as_str().unwrap().to_owned();
+        rest.h.sink.kicks.lock().unwrap().clear();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for slot in 0..20 {
+                    let hello = Hello { token: token.clone(), ..Default::default() };
+                    let login = common::call(0, slot, 0, Call::Login(hello));
+                    rest.h.service().run_calls(common::Once(vec![login]));
+                }
+            });
+            assert_eq!(rest.post("/api/v1/logout", Some(&token), &json!({})).status.as_u16(), 204);
+        });
+        let told: Vec<u32> = rest.h.sink.kicks.lock().unwrap().iter().map(|k| k.slot).collect();
+        rest.h.send(other, &dm, &format!("m{round}"), "x");
+        for ((_, slot), _) in rest.h.delivered() {
+            assert!(told.contains(&slot), "round {round}: {slot} is in and was not told to go");
+        }
+        let closed = |slot| common::call(0, slot, 0, Call::Closed(Closed {}));
+        rest.h.calls((0..20).map(closed).collect());
+    }
 }

@@ -17,6 +17,28 @@ impl Mailboxes {
             mailbox.order(order);
         }
     }
+
+    /// Hands orders over, each shard's with one wake.
+    fn order_all(&self, orders: impl Iterator<Item = (u32, Order)>) {
+        let mut shards: Vec<Vec<Order>> = self.0.iter().map(|_| Vec::new()).collect();
+        for (shard, order) in orders {
+            if let Some(orders) = shards.get_mut(shard as usize) {
+                orders.push(order);
+            }
+        }
+        for (mailbox, orders) in self.0.iter().zip(shards) {
+            if !orders.is_empty() {
+                mailbox.order_all(orders);
+            }
+        }
+    }
+}
+
+/// A kick as its shard is told.
+fn close(kick: Kick) -> (u32, Order) {
+    let Kick { shard, slot, generation, code, reason } = kick;
+    let code = u16::try_from(code).unwrap_or(proto::error::close_code::GOING_AWAY);
+    (shard, Order::Close { slot, generation, code, reason })
 }
 
 impl DeliverySink for Mailboxes {
@@ -34,10 +56,19 @@ impl DeliverySink for Mailboxes {
         self.order(shard, Order::Event(Box::new(event)));
     }
 
+    fn replies(&self, replies: Vec<CallReply>) {
+        self.order_all(
+            replies.into_iter().map(|reply| (reply.shard, Order::Reply(Box::new(reply)))),
+        );
+    }
+
     fn kick(&self, kick: Kick) {
-        let Kick { shard, slot, generation, code, reason } = kick;
-        let code = u16::try_from(code).unwrap_or(proto::error::close_code::GOING_AWAY);
-        self.order(shard, Order::Close { slot, generation, code, reason });
+        let (shard, order) = close(kick);
+        self.order(shard, order);
+    }
+
+    fn kicks(&self, kicks: Vec<Kick>) {
+        self.order_all(kicks.into_iter().map(close));
     }
 }
 

@@ -10,7 +10,7 @@ use proto::v1::Failure;
 use sha2::{Digest, Sha256};
 
 use super::password::{self, Passwords};
-use super::token::{Identity, Tokens};
+use super::token::{Identity, TokenError, Tokens};
 use crate::domain::UserId;
 use crate::ports::Clock;
 use crate::store::failure;
@@ -83,8 +83,27 @@ impl Accounts {
         let identity =
             self.tokens.verify(token).map_err(|error| unauthenticated(error.to_string()))?;
         let user = self.store.user(identity.user).map_err(|error| failure(&error))?;
-        user.filter(|user| user.token_epoch == identity.epoch)
-            .ok_or_else(|| unauthenticated("the token was revoked".to_owned()))
+        user.filter(|user| user.token_epoch == identity.epoch).ok_or_else(revoked)
+    }
+
+    /// The users of access tokens by id and name, each for itself; the store is asked once for all of them.
+    pub(crate) fn authenticate_all(
+        &self,
+        tokens: &[&str],
+    ) -> Vec<Result<(UserId, String), Failure>> {
+        let identities = self.tokens.verify_all(tokens);
+        let good: Vec<UserId> = identities.iter().flatten().map(|identity| identity.user).collect();
+        let users = self.store.names_and_epochs(&good).map_err(|error| failure(&error));
+        let mut users = users.map(Vec::into_iter);
+        let unauthenticated = |detail: String| ErrorCode::Unauthenticated.failure(detail);
+        let one = |identity: Result<Identity, TokenError>| {
+            let identity = identity.map_err(|error| unauthenticated(error.to_string()))?;
+            let user = users.as_mut().map_err(|error| error.clone())?.next().flatten();
+            let user = user.filter(|(_, epoch)| *epoch == identity.epoch);
+            let (username, _) = user.ok_or_else(revoked)?;
+            Ok((identity.user, username))
+        };
+        identities.into_iter().map(one).collect()
     }
 
     /// Makes an account.
@@ -175,6 +194,11 @@ impl Accounts {
             expires_in_s: self.tokens.lifetime_s(),
         })
     }
+}
+
+/// A token whose user logged out after it was issued, or is gone.
+pub(crate) fn revoked() -> Failure {
+    ErrorCode::Unauthenticated.failure("the token was revoked")
 }
 
 fn check_password(password: &str) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ pub(crate) mod accounts;
 pub(crate) mod keys;
 pub(crate) mod password;
 pub(crate) mod token;
+mod verified;
 
 /// Why the parts of this room could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum SetUpError {
     /// The cost of password hashes is out of range.
     #[error("hash_memory_kib: {0}")]
     HashCost(String),
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    Randomness,
     /// Another part of the process set up signatures in its own way.
     #[error("another provider of token signatures is installed already")]
     Provider,

@@ -1,20 +1,26 @@
 //! Access tokens: JWTs (RFC 7519) signed with EdDSA (RFC 8037), and nothing else.
 //!
-//! Parsing and signatures go through `jsonwebtoken` with a provider of our own that knows Ed25519 only, so that no
-//! other algorithm exists in this process at all.
+//! Signing goes through `jsonwebtoken` with a provider of our own that knows Ed25519 only. Checking knows no other
+//! algorithm either: a signature of ours is determined by key and message (RFC 8032 5.1.6), so it is computed anew
+//! and compared. That takes half the time of the check with the public key, which is left to those who have only
+//! that one, and a forged token costs no more than a good one.
 
 use std::sync::{Arc, OnceLock};
 
-use ed25519_dalek::ed25519::signature::{self, Signer, Verifier};
-use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::ed25519::signature::{self, Signer};
+use ed25519_dalek::{Signature, SigningKey};
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result as JwtResult};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use proto::limits::TOKEN_MAX_BYTES;
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
 
 use super::SetUpError;
 use super::keys::Keys;
+use super::verified::Verified;
 use crate::domain::UserId;
 use crate::ports::Clock;
 
@@ -44,6 +50,16 @@ pub(crate) struct Identity {
     pub epoch: u64,
 }
 
+/// What a token of ours is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Grant {
+    pub(super) identity: Identity,
+    /// Good from here on, in seconds since 1970.
+    pub(super) from_s: u64,
+    /// Good before this time.
+    pub(super) until_s: u64,
+}
+
 /// Why a token is refused. One sentence for all cases of a kind; never the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
@@ -68,7 +84,7 @@ pub(crate) struct Tokens {
     issuer: String,
     audience: String,
     lifetime_s: u64,
-    validation: Validation,
+    verified: Verified,
 }
 
 impl Tokens {
@@ -81,15 +97,9 @@ impl Tokens {
         lifetime_s: u64,
     ) -> Result<Self, SetUpError> {
         install_provider()?;
-        let mut validation = Validation::new(Algorithm::EdDSA);
-        validation.set_issuer(&[issuer]);
-        validation.set_audience(&[audience]);
-        validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
-        // The times are checked here, against the service's own clock.
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
         let (issuer, audience) = (issuer.to_owned(), audience.to_owned());
-        Ok(Self { keys, clock, issuer, audience, lifetime_s, validation })
+        let verified = Verified::new()?;
+        Ok(Self { keys, clock, issuer, audience, lifetime_s, verified })
     }
 
     /// How long a fresh token is good, in seconds.
@@ -104,51 +114,103 @@ impl Tokens {
         self.keys.public()
     }
 
-    /// A fresh token.
+    /// A fresh token. It is known as good from here on.
     pub(crate) fn issue(&self, identity: Identity) -> Result<String, TokenError> {
-        let now_s = self.clock.now_ms() / 1000;
+        let now_s = self.now_s();
+        let grant = Grant { identity, from_s: now_s, until_s: now_s + self.lifetime_s };
         let claims = Claims {
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
             sub: identity.user.to_string(),
             iat: now_s,
             nbf: now_s,
-            exp: now_s + self.lifetime_s,
+            exp: grant.until_s,
             epoch: identity.epoch,
         };
         let key = self.keys.signing();
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = Some(key.kid.clone());
         let secret = EncodingKey::from_ed_der(key.signing.as_bytes());
-        jsonwebtoken::encode(&header, &claims, &secret).map_err(|_| TokenError::Invalid)
+        let token = jsonwebtoken::encode(&header, &claims, &secret);
+        let token = token.map_err(|_| TokenError::Invalid)?;
+        self.verified.remember([(self.verified.name(&token), grant)]);
+        Ok(token)
     }
 
     /// Whose token this is.
     pub(crate) fn verify(&self, token: &str) -> Result<Identity, TokenError> {
-        if token.len() > TOKEN_MAX_BYTES {
-            return Err(TokenError::TooLong);
-        }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
-        let kid = header.kid.as_deref().ok_or(TokenError::Invalid)?;
-        let key = self.keys.find(kid).ok_or(TokenError::Invalid)?;
-        let public = DecodingKey::from_ed_der(key.signing.verifying_key().as_bytes());
-        let claims = jsonwebtoken::decode::<Claims>(token, &public, &self.validation)
-            .map_err(|_| TokenError::Invalid)?
-            .claims;
-        self.check_times(&claims)?;
-        let user: UserId = claims.sub.parse().map_err(|_| TokenError::Invalid)?;
-        if user.to_string() != claims.sub {
-            return Err(TokenError::Invalid);
-        }
-        Ok(Identity { user, epoch: claims.epoch })
+        self.verify_all(&[token]).pop().unwrap_or(Err(TokenError::Invalid))
     }
 
-    fn check_times(&self, claims: &Claims) -> Result<(), TokenError> {
-        let now_s = self.clock.now_ms() / 1000;
-        if claims.exp.saturating_add(LEEWAY_S) <= now_s {
+    /// Whose tokens these are, each for itself.
+    pub(crate) fn verify_all(&self, tokens: &[&str]) -> Vec<Result<Identity, TokenError>> {
+        let now_s = self.now_s();
+        let fits = |token: &&str| token.len() <= TOKEN_MAX_BYTES;
+        let names: Vec<_> =
+            tokens.iter().map(|token| fits(token).then(|| self.verified.name(token))).collect();
+        let known = self.verified.look_up(&names);
+        let mut found = Vec::new();
+        let all = tokens.iter().zip(names).zip(known);
+        let verdicts = all.map(|((token, name), known)| {
+            let name = name.ok_or(TokenError::TooLong)?;
+            let grant = known.map_or_else(|| self.check(token), Ok)?;
+            grant.check_times(now_s)?;
+            if known.is_none() {
+                found.push((name, grant));
+            }
+            Ok(grant.identity)
+        });
+        let verdicts = verdicts.collect();
+        if !found.is_empty() {
+            self.verified.remember(found);
+        }
+        verdicts
+    }
+
+    /// Whether a token is ours, and what it says; its time is not looked at.
+    fn check(&self, token: &str) -> Result<Grant, TokenError> {
+        let claims = self.signed_claims(token).ok_or(TokenError::Invalid)?;
+        let user: UserId = claims.sub.parse().map_err(|_| TokenError::Invalid)?;
+        let ours = claims.iss == self.issuer && claims.aud == self.audience;
+        if !ours || user.to_string() != claims.sub {
+            return Err(TokenError::Invalid);
+        }
+        Ok(Grant {
+            identity: Identity { user, epoch: claims.epoch },
+            from_s: claims.nbf.max(claims.iat),
+            until_s: claims.exp,
+        })
+    }
+
+    /// The claims of a token that one of our keys signed. Nothing but the header is parsed before that is certain.
+    fn signed_claims(&self, token: &str) -> Option<Claims> {
+        let (message, signature) = token.rsplit_once('.')?;
+        let (_, claims) = message.split_once('.')?;
+        let header = jsonwebtoken::decode_header(token).ok()?;
+        if header.alg != Algorithm::EdDSA {
+            return None;
+        }
+        let key = self.keys.find(header.kid.as_deref()?)?;
+        let shown: Vec<u8> = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        let right = key.signing.sign(message.as_bytes()).to_bytes();
+        // In constant time: how far a guess was right must not show, or a signature could be found byte by byte.
+        if !bool::from(right.ct_eq(&shown)) {
+            return None;
+        }
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+    }
+
+    fn now_s(&self) -> u64 {
+        self.clock.now_ms() / 1000
+    }
+}
+
+impl Grant {
+    fn check_times(&self, now_s: u64) -> Result<(), TokenError> {
+        if self.until_s.saturating_add(LEEWAY_S) <= now_s {
             return Err(TokenError::Expired);
         }
-        if claims.nbf > now_s + LEEWAY_S || claims.iat > now_s + LEEWAY_S {
+        if self.from_s > now_s + LEEWAY_S {
             return Err(TokenError::NotYet);
         }
         Ok(())
@@ -164,7 +226,7 @@ fn install_provider() -> Result<(), SetUpError> {
 
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: signer,
-    verifier_factory: verifier,
+    verifier_factory: no_verifier,
     key_utils: KeyUtils::new_unimplemented(),
 };
 
@@ -176,15 +238,9 @@ fn signer(algorithm: &Algorithm, key: &EncodingKey) -> JwtResult<Box<dyn JwtSign
     }
 }
 
-fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> JwtResult<Box<dyn JwtVerifier>> {
-    let public = key.try_get_as_bytes()?.try_into().map_err(|_| ErrorKind::InvalidEddsaKey)?;
-    match algorithm {
-        Algorithm::EdDSA => {
-            let key = VerifyingKey::from_bytes(public).map_err(|_| ErrorKind::InvalidEddsaKey)?;
-            Ok(Box::new(EdVerifier(key)))
-        }
-        _ => Err(ErrorKind::InvalidAlgorithm.into()),
-    }
+/// Tokens are checked by [`Tokens::verify_all`] and in no other way.
+fn no_verifier(_: &Algorithm, _: &DecodingKey) -> JwtResult<Box<dyn JwtVerifier>> {
+    Err(ErrorKind::InvalidAlgorithm.into())
 }
 
 struct EdSigner(SigningKey);
@@ -202,24 +258,9 @@ impl JwtSigner for EdSigner {
     }
 }
 
-struct EdVerifier(VerifyingKey);
-
-impl Verifier<Vec<u8>> for EdVerifier {
-    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
-        self.0.verify_strict(message, &Signature::from_slice(signature)?)
-    }
-}
-
-impl JwtVerifier for EdVerifier {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::EdDSA
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
     use serde_json::{Value, json};
     use sha2::{Digest, Sha256};
@@ -282,6 +323,35 @@ mod tests {
         assert_eq!(f.tokens.verify(&token), Err(TokenError::Expired));
         f.clock.0.store((NOW_S - LEEWAY_S - 1) * 1000, Ordering::Relaxed);
         assert_eq!(f.tokens.verify(&token), Err(TokenError::NotYet));
+    }
+
+    #[test]
+    fn a_remembered_token_keeps_to_its_times_and_its_bytes() {
+        let f = fixture();
+        let header = json!({"alg":"EdDSA","typ":"JWT","kid":f.kid()});
+        let token = f.sign(&header, &claims());
+        let seven = Ok(Identity { user: 7, epoch: 0 });
+        let mut other = f.sign(&header, &claims());
+        other.replace_range(other.len() - 4.., "AAAA");
+        let long = "a".repeat(1024 * 1024);
+        let batch = [token.as_str(), &other, &long, &token];
+        let want = [seven, Err(TokenError::Invalid), Err(TokenError::TooLong), seven];
+        assert_eq!(f.tokens.verify_all(&batch), want);
+        assert_eq!(f.tokens.verify_all(&batch), want, "the first is remembered now");
+        f.clock.0.fetch_add((900 + LEEWAY_S) * 1000, Ordering::Relaxed);
+        assert_eq!(f.tokens.verify(&token), Err(TokenError::Expired));
+        f.clock.0.store((NOW_S - LEEWAY_S - 1) * 1000, Ordering::Relaxed);
+        assert_eq!(f.tokens.verify(&token), Err(TokenError::NotYet));
+    }
+
+    #[test]
+    fn a_token_is_good_by_the_public_key_too() {
+        let f = fixture();
+        let token = f.tokens.issue(Identity { user: 7, epoch: 0 }).unwrap();
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        let signature = Signature::from_slice(&B64.decode(signature).unwrap()).unwrap();
+        let public = f.tokens.keys.signing().signing.verifying_key();
+        public.verify_strict(message.as_bytes(), &signature).unwrap();
     }
 
     #[test]

@@ -5,12 +5,14 @@ use proto::ids::check_username;
 use proto::limits::{DEVICE_CLASS_MAX_BYTES, DEVICE_ID_MAX_BYTES};
 use proto::v1::{CallReply, Failure, Hello, Kick, Welcome, call_reply};
 
+use super::logouts::Since;
 use super::{Operations, Result};
+use crate::auth::accounts::revoked;
 use crate::domain::UserId;
 use crate::domain::delivery::ConnectionId;
 use crate::ports::command;
 use crate::store::failure;
-use crate::store::presence::Login;
+use crate::store::presence::{Login, Table};
 
 /// A connection that wants in.
 #[derive(Debug)]
@@ -21,123 +23,189 @@ pub(crate) struct LoginRequest {
     pub hello: Hello,
 }
 
+/// What became of a connection.
+#[derive(Debug)]
+pub(crate) enum ConnectionChange {
+    /// It wants in.
+    Login(LoginRequest),
+    /// It ended.
+    Closed(ConnectionId),
+}
+
 /// Who a connection turned out to be.
 struct Known {
     user: UserId,
     username: String,
+    /// Whether a token told, which a logout voids.
+    by_token: bool,
+}
+
+/// What a connection says it is.
+enum Claimed<'a> {
+    Token(&'a str),
+    Name(&'a str),
 }
 
 impl Operations {
-    /// Logs connections in and answers each; connections they replace are closed.
+    /// Lets connections in and out, in their order, and answers each login; connections they replace are closed.
     ///
-    /// Each answer is handed over while the new presence entry is still unseen by the pipeline, so that a shard that
-    /// takes its mail in order never sees a delivery before the answer.
-    pub(crate) fn login(&self, requests: Vec<LoginRequest>) {
-        let mut known: Vec<Result<Known>> =
-            requests.iter().map(|request| self.identify(&request.hello)).collect();
-        self.identify_by_name(&requests, &mut known);
-        let mut replaced = Vec::new();
+    /// The store is asked once for all of them, presence is changed under one lock, and the answers are handed over
+    /// together while the new entries are still unseen by the pipeline, so that a shard that takes its mail in order
+    /// never sees a delivery before the answer.
+    pub(crate) fn change_connections(&self, changes: Vec<ConnectionChange>) {
+        let begun = self.logouts.mark();
+        let mut known = self.identify_all(&changes).into_iter();
+        let now_ms = self.clock.now_ms();
+        let (mut replies, mut replaced) = (Vec::with_capacity(known.len()), Vec::new());
         let mut table = self.presence.write();
-        for (request, known) in requests.iter().zip(known) {
-            let admitted = known.and_then(|known| {
-                match table.login(known.user, &request.hello.device_id, request.connection) {
-                    Login::Added => Ok(known),
-                    Login::Replaced(old) => {
-                        replaced.push(old);
-                        Ok(known)
-                    }
-                    Login::OutOfRange => {
-                        Err(ErrorCode::Internal.failure("the connection's number is out of range"))
-                    }
+        // Whoever logs out from here on finds the new entries.
+        let logged_out = if known.len() > 0 { self.logouts.since(begun) } else { Since::none() };
+        for change in changes {
+            let request = match change {
+                ConnectionChange::Login(request) => request,
+                ConnectionChange::Closed(connection) => {
+                    table.closed(connection);
+                    continue;
                 }
-            });
-            self.sink.reply(reply(request.connection, self.answer(admitted)));
+            };
+            let admitted = known.next().unwrap_or_else(|| Err(revoked()));
+            let admitted = admitted
+                .and_then(|known| still_good(known, &logged_out))
+                .and_then(|known| register(&mut table, &request, known, &mut replaced));
+            replies.push(reply(request.connection, self.answer(admitted, now_ms)));
+        }
+        if !replies.is_empty() {
+            self.sink.replies(replies);
         }
         drop(table);
-        for old in replaced {
-            self.kick(old, close_code::REPLACED, "the same device logged in again");
+        if !replaced.is_empty() {
+            let told = |old| kick(old, close_code::REPLACED, "the same device logged in again");
+            self.sink.kicks(replaced.into_iter().map(told).collect());
         }
-    }
-
-    /// Takes a connection that ended out of the list of those online.
-    pub(crate) fn closed(&self, connection: ConnectionId) {
-        self.presence.write().closed(connection);
     }
 
     /// Voids all tokens of a user and closes the user's connections.
     pub(crate) fn logout(&self, user: UserId) -> Result<()> {
         self.accounts.logout(user)?;
+        self.logouts.note(user);
         let connections = self.presence.read().of(user);
-        for connection in connections {
-            self.kick(connection, close_code::UNAUTHENTICATED, "logged out");
-        }
+        let told = |old| kick(old, close_code::UNAUTHENTICATED, "logged out");
+        self.sink.kicks(connections.into_iter().map(told).collect());
         Ok(())
     }
 
-    fn kick(&self, connection: ConnectionId, code: u16, reason: &str) {
-        let ConnectionId { shard, slot, generation } = connection;
-        self.sink.kick(Kick {
-            shard,
-            slot,
-            generation,
-            code: code.into(),
-            reason: reason.to_owned(),
+    /// Who those who want in are, in their order.
+    fn identify_all(&self, changes: &[ConnectionChange]) -> Vec<Result<Known>> {
+        let logins = changes.iter().filter_map(|change| match change {
+            ConnectionChange::Login(request) => Some(&request.hello),
+            ConnectionChange::Closed(_) => None,
         });
+        let claimed: Vec<Result<Claimed<'_>>> = logins.map(|hello| self.claimed(hello)).collect();
+        let (mut tokens, mut names) = (Vec::new(), Vec::new());
+        for claim in claimed.iter().flatten() {
+            match claim {
+                Claimed::Token(token) => tokens.push(*token),
+                Claimed::Name(name) => names.push(*name),
+            }
+        }
+        let mut by_token = self.by_token(&tokens).into_iter();
+        let mut by_name = self.by_name(&names).into_iter();
+        let lost = || Err(ErrorCode::Internal.failure("a login went astray"));
+        let who = |claim: Result<Claimed<'_>>| match claim? {
+            Claimed::Token(_) => by_token.next().unwrap_or_else(lost),
+            Claimed::Name(_) => by_name.next().unwrap_or_else(lost),
+        };
+        claimed.into_iter().map(who).collect()
     }
 
-    /// Checks what needs no write; those who log in by name are left with user 0.
-    fn identify(&self, hello: &Hello) -> Result<Known> {
+    /// Checks what needs no look at anything else.
+    fn claimed<'a>(&self, hello: &'a Hello) -> Result<Claimed<'a>> {
         if hello.device_id.len() > DEVICE_ID_MAX_BYTES
             || hello.device_class.len() > DEVICE_CLASS_MAX_BYTES
         {
             return Err(ErrorCode::TooLarge.failure("device_id or device_class is too long"));
         }
         if !hello.token.is_empty() {
-            let user = self.accounts.authenticate(&hello.token)?;
-            return Ok(Known { user: user.id, username: user.username });
+            return Ok(Claimed::Token(&hello.token));
         }
         if !self.settings.dev_login || hello.dev_user.is_empty() {
             return Err(ErrorCode::Unauthenticated.failure("a token is needed"));
         }
         check_username(&hello.dev_user).map_err(|detail| ErrorCode::BadRequest.failure(detail))?;
-        Ok(Known { user: 0, username: hello.dev_user.clone() })
+        Ok(Claimed::Name(&hello.dev_user))
     }
 
-    /// Finds or makes, in one transaction, the users who log in by name.
-    fn identify_by_name(&self, requests: &[LoginRequest], known: &mut [Result<Known>]) {
-        let by_name: Vec<usize> = (0..known.len())
-            .filter(|&at| known[at].as_ref().is_ok_and(|known| known.user == 0))
-            .collect();
-        let names: Vec<&str> =
-            by_name.iter().map(|&at| requests[at].hello.dev_user.as_str()).collect();
-        if names.is_empty() {
-            return;
+    fn by_token(&self, tokens: &[&str]) -> Vec<Result<Known>> {
+        if tokens.is_empty() {
+            return Vec::new();
         }
-        match self.store.ensure_users(&names, self.clock.now_ms()) {
-            Ok(ids) => {
-                for (&at, user) in by_name.iter().zip(ids) {
-                    known[at] = Ok(Known { user, username: requests[at].hello.dev_user.clone() });
-                }
+        let users = self.accounts.authenticate_all(tokens).into_iter();
+        let known = |(user, username)| Known { user, username, by_token: true };
+        users.map(|user| user.map(known)).collect()
+    }
+
+    /// Finds or makes, in one transaction, the users of these names.
+    fn by_name(&self, names: &[&str]) -> Vec<Result<Known>> {
+        if names.is_empty() {
+            return Vec::new();
+        }
+        match self.store.ensure_users(names, self.clock.now_ms()) {
+            Ok(users) => {
+                let known = |(user, name): (UserId, &&str)| {
+                    Ok(Known { user, username: (*name).to_owned(), by_token: false })
+                };
+                users.into_iter().zip(names).map(known).collect()
             }
             Err(error) => {
                 let failed: Failure = failure(&error);
-                by_name.iter().for_each(|&at| known[at] = Err(failed.clone()));
+                names.iter().map(|_| Err(failed.clone())).collect()
             }
         }
     }
 
-    fn answer(&self, admitted: Result<Known>) -> call_reply::Reply {
+    fn answer(&self, admitted: Result<Known>, now_ms: u64) -> call_reply::Reply {
         match admitted {
-            Ok(Known { user, username }) => call_reply::Reply::Welcome(Welcome {
+            Ok(Known { user, username, .. }) => call_reply::Reply::Welcome(Welcome {
                 user_id: user,
                 username,
                 heartbeat_ms: self.settings.heartbeat_ms,
                 features: 0,
-                server_time_ms: self.clock.now_ms(),
+                server_time_ms: now_ms,
             }),
             Err(failure) => call_reply::Reply::Failure(failure),
         }
     }
+}
+
+/// Refuses whoever logged out since the tokens were looked at.
+fn still_good(known: Known, logged_out: &Since) -> Result<Known> {
+    match logged_out {
+        _ if !known.by_token => Ok(known),
+        Since::Users(users) if users.contains(&known.user) => Err(revoked()),
+        Since::Users(_) => Ok(known),
+        Since::Unknown => Err(ErrorCode::Busy.retry_after(1000, "very many users are logging out")),
+    }
+}
+
+fn register(
+    table: &mut Table,
+    request: &LoginRequest,
+    known: Known,
+    replaced: &mut Vec<ConnectionId>,
+) -> Result<Known> {
+    match table.login(known.user, &request.hello.device_id, request.connection) {
+        Login::Added => {}
+        Login::Replaced(old) => replaced.push(old),
+        Login::OutOfRange => {
+            return Err(ErrorCode::Internal.failure("the connection's number is out of range"));
+        }
+    }
+    Ok(known)
+}
+
+fn kick(connection: ConnectionId, code: u16, reason: &str) -> Kick {
+    let ConnectionId { shard, slot, generation } = connection;
+    Kick { shard, slot, generation, code: code.into(), reason: reason.to_owned() }
 }
 
 fn reply(connection: ConnectionId, reply: call_reply::Reply) -> CallReply {

@@ -5,6 +5,7 @@
 mod conversations;
 mod events;
 mod login;
+mod logouts;
 mod pull;
 mod sync;
 
@@ -25,10 +26,11 @@ use crate::snowflake;
 use crate::store::failure;
 use crate::store::presence::LocalPresence;
 use crate::store::sqlite::{ConversationInfo, Keep, Store, StoredMessage, View};
+use logouts::Logouts;
 use sync::Snapshots;
 
 pub(crate) use conversations::ReadMark;
-pub(crate) use login::LoginRequest;
+pub(crate) use login::{ConnectionChange, LoginRequest};
 pub(crate) use pull::PullRequest;
 
 type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -54,6 +56,7 @@ pub(crate) struct Operations {
     ids: Arc<dyn IdSource>,
     settings: Settings,
     snapshots: Snapshots,
+    logouts: Logouts,
 }
 
 impl Operations {
@@ -77,6 +80,7 @@ impl Operations {
             ids,
             settings,
             snapshots: Snapshots::default(),
+            logouts: Logouts::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Translates calls of gateways into operations and back. Nothing is decided here.
 
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use proto::error::ErrorCode;
 use proto::v1::call::Request;
@@ -8,49 +9,88 @@ use proto::v1::call_reply::Reply;
 use proto::v1::{Call, CallReply, ConversationReply, Failure, Pull, Read, ReadReply};
 
 use crate::domain::delivery::ConnectionId;
-use crate::ops::{LoginRequest, Operations, PullRequest, ReadMark};
+use crate::ops::{ConnectionChange, LoginRequest, Operations, PullRequest, ReadMark};
 use crate::ports::{CallSource, DeliverySink, Received, command};
 
 /// How long a look at the source waits; bounds how late its closing is seen.
 const WAIT: Duration = Duration::from_millis(100);
+/// Most logins and ends in one tick: bounds how long others wait for it (about 20 ms, if every one of them brings
+/// a token that was never seen).
+const TICK_MAX: usize = 1024;
+/// Ticks of logins and ends begin this far apart at least. One that comes alone is not kept waiting; of many
+/// that come one by one each would otherwise cost a wake of this thread, a commit and a wake of its shard.
+const TICK_APART: Duration = Duration::from_millis(1);
+/// Logins and ends taken in before the source is left to hold them, and to refuse more.
+const WAITING_MAX: usize = 16 * TICK_MAX;
 
-/// Answers calls until the source is closed.
+/// Answers calls until the source is closed. Logins and ends of connections wait for each other a moment and let
+/// the requests of those who are in already go first.
 pub(crate) fn run(operations: &Operations, sink: &dyn DeliverySink, source: &mut impl CallSource) {
     let mut calls = Vec::new();
+    let mut waiting = VecDeque::new();
+    let mut last_tick: Option<Instant> = None;
     loop {
-        let received = source.recv(&mut calls, WAIT);
-        answer_all(operations, sink, &mut calls);
-        if received == Received::Closed {
+        let received = receive(source, &mut calls, waiting.len());
+        answer_all(operations, sink, set_apart(&mut calls, &mut waiting));
+        let closed = received == Received::Closed;
+        let early = last_tick.and_then(|at| TICK_APART.checked_sub(at.elapsed()));
+        if let Some(early) = early.filter(|_| !closed && (1..TICK_MAX).contains(&waiting.len())) {
+            std::thread::sleep(early);
+            continue;
+        }
+        if !waiting.is_empty() {
+            last_tick = Some(Instant::now());
+            let tick = waiting.drain(..waiting.len().min(TICK_MAX)).collect();
+            operations.change_connections(tick);
+        }
+        if closed && waiting.is_empty() {
             return;
         }
     }
 }
 
-/// Answers calls in their order; neighbouring logins share their work, and so do neighbouring read marks.
-fn answer_all(operations: &Operations, sink: &dyn DeliverySink, calls: &mut Vec<Call>) {
-    let mut logins = Vec::new();
-    let mut reads = Vec::new();
-    for call in calls.drain(..) {
+fn receive(source: &mut impl CallSource, into: &mut Vec<Call>, waiting: usize) -> Received {
+    match waiting {
+        0 => source.recv(into, WAIT),
+        WAITING_MAX.. => Received::Timeout,
+        _ => source.recv(into, Duration::ZERO),
+    }
+}
+
+/// Moves logins and ends of connections to those that wait; gives the others.
+fn set_apart(
+    calls: &mut Vec<Call>,
+    waiting: &mut VecDeque<ConnectionChange>,
+) -> impl Iterator<Item = (Peer, Request)> {
+    calls.drain(..).filter_map(|call| {
         let peer = Peer { connection: connection(&call), user: call.user_id };
-        let request = match call.request {
-            Some(Request::Login(hello)) => {
-                flush_reads(operations, sink, &mut reads);
-                logins.push(LoginRequest { connection: peer.connection, hello });
-                continue;
+        let change = match call.request? {
+            Request::Login(hello) => {
+                ConnectionChange::Login(LoginRequest { connection: peer.connection, hello })
             }
-            Some(Request::Read(read)) => {
-                flush_logins(operations, &mut logins);
-                reads.push((peer, read));
-                continue;
-            }
-            Some(request) => request,
-            None => continue,
+            Request::Closed(_) => ConnectionChange::Closed(peer.connection),
+            request => return Some((peer, request)),
         };
-        flush_logins(operations, &mut logins);
+        waiting.push_back(change);
+        None
+    })
+}
+
+/// Answers requests in their order; neighbouring read marks share their work.
+fn answer_all(
+    operations: &Operations,
+    sink: &dyn DeliverySink,
+    requests: impl Iterator<Item = (Peer, Request)>,
+) {
+    let mut reads = Vec::new();
+    for (peer, request) in requests {
+        if let Request::Read(read) = request {
+            reads.push((peer, read));
+            continue;
+        }
         flush_reads(operations, sink, &mut reads);
         answer(operations, sink, peer, request);
     }
-    flush_logins(operations, &mut logins);
     flush_reads(operations, sink, &mut reads);
 }
 
@@ -72,12 +112,6 @@ fn connection(call: &Call) -> ConnectionId {
     ConnectionId { shard: call.shard, slot: call.slot, generation: call.generation }
 }
 
-fn flush_logins(operations: &Operations, logins: &mut Vec<LoginRequest>) {
-    if !logins.is_empty() {
-        operations.login(std::mem::take(logins));
-    }
-}
-
 fn flush_reads(operations: &Operations, sink: &dyn DeliverySink, reads: &mut Vec<(Peer, Read)>) {
     if reads.is_empty() {
         return;
@@ -90,19 +124,18 @@ fn flush_reads(operations: &Operations, sink: &dyn DeliverySink, reads: &mut Vec
         .map(|(user, id, seq)| ReadMark { user: *user, conversation_id: id, read_seq: *seq })
         .collect();
     let answers = operations.mark_read(&marks);
-    for ((peer, read), answer) in reads.drain(..).zip(answers) {
+    let reply = |((peer, read), answer): ((Peer, Read), Result<u64, Failure>)| {
         let Read { request_id, conversation_id, .. } = read;
-        let reply = either(
-            answer.map(|read_seq| Reply::Read(ReadReply { request_id, conversation_id, read_seq })),
-        );
-        sink.reply(peer.reply(command::READ, request_id, reply));
-    }
+        let reply =
+            answer.map(|read_seq| Reply::Read(ReadReply { request_id, conversation_id, read_seq }));
+        peer.reply(command::READ, request_id, either(reply))
+    };
+    sink.replies(reads.drain(..).zip(answers).map(reply).collect());
 }
 
 fn answer(operations: &Operations, sink: &dyn DeliverySink, peer: Peer, request: Request) {
     let origin = Some(peer.connection);
     let (command, id, reply) = match request {
-        Request::Closed(_) => return operations.closed(peer.connection),
         Request::Pull(pull) => {
             (command::PULL, pull.request_id, self::pull(operations, peer, &pull))
         }
@@ -135,7 +168,8 @@ fn answer(operations: &Operations, sink: &dyn DeliverySink, peer: Peer, request:
                 page.map(|page| Reply::Members(with_id(page, list.request_id))),
             )
         }
-        // Collected by the caller; never passed on.
+        // Set apart by the callers; never passed on.
+        Request::Closed(_) => return,
         Request::Login(_) => {
             (command::LOGIN, 0, Err(ErrorCode::Internal.failure("a login went astray")))
         }

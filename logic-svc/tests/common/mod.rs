@@ -20,6 +20,8 @@ pub struct Recorder {
     pub replies: Mutex<Vec<CallReply>>,
     pub events: Mutex<Vec<(u32, EventDelivery)>>,
     pub kicks: Mutex<Vec<Kick>>,
+    /// How many answers were handed over together each time.
+    pub handovers: Mutex<Vec<usize>>,
 }
 
 impl DeliverySink for Recorder {
@@ -28,6 +30,10 @@ impl DeliverySink for Recorder {
     }
     fn reply(&self, reply: CallReply) {
         self.replies.lock().unwrap().push(reply);
+    }
+    fn replies(&self, mut replies: Vec<CallReply>) {
+        self.handovers.lock().unwrap().push(replies.len());
+        self.replies.lock().unwrap().append(&mut replies);
     }
     fn event(&self, shard: u32, event: EventDelivery) {
         self.events.lock().unwrap().push((shard, event));

@@ -55,11 +55,8 @@ impl Store {
 
     /// The users of these names, made where missing, without a password; all in one transaction.
     pub(crate) fn ensure_users(&self, names: &[&str], now_ms: u64) -> Result<Vec<UserId>> {
-        let known: Vec<Option<UserId>> = {
-            let reader = self.readers.get();
-            let find = |name: &&str| by_name(&reader, name).map(|user| user.map(|user| user.id));
-            names.iter().map(find).collect::<rusqlite::Result<_>>().map_err(store_error)?
-        };
+        let find = |reader: &Connection| names.iter().map(|name| id_of(reader, name)).collect();
+        let known: Vec<Option<UserId>> = self.read(names.len(), find)?;
         // Mostly everybody is known, and nobody has to wait for the writer.
         if let Some(known) = known.iter().copied().collect() {
             return Ok(known);
@@ -85,6 +82,35 @@ impl Store {
         };
         find(&self.readers.get()).map_err(store_error)
     }
+
+    /// Name and token epoch of each of these users; `None` where there is no such user.
+    pub(crate) fn names_and_epochs(&self, ids: &[UserId]) -> Result<Vec<Option<(String, u64)>>> {
+        let sql = "SELECT username, token_epoch FROM users WHERE id = ?";
+        self.read(ids.len(), |reader| {
+            let mut statement = reader.prepare_cached(sql)?;
+            let row = |row: &Row<'_>| Ok((row.get(0)?, uint(row.get(1)?)));
+            ids.iter().map(|id| statement.query_row([int(*id)], row).optional()).collect()
+        })
+    }
+
+    /// Makes `lookups` look-ups on a connection for reading: several of them in one transaction, or each would
+    /// lock and unlock the file for itself.
+    fn read<T>(
+        &self,
+        lookups: usize,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let reader = self.readers.get();
+        let transaction = (lookups > 1).then(|| reader.unchecked_transaction()).transpose();
+        let _transaction = transaction.map_err(store_error)?;
+        work(&reader).map_err(store_error)
+    }
+}
+
+/// What the index of names alone can tell.
+fn id_of(connection: &Connection, name: &str) -> rusqlite::Result<Option<UserId>> {
+    let mut statement = connection.prepare_cached("SELECT id FROM users WHERE username = ?")?;
+    statement.query_row([name], |row| row.get(0).map(uint)).optional()
 }
 
 fn by_name(connection: &Connection, name: &str) -> rusqlite::Result<Option<User>> {
@@ -104,8 +130,8 @@ fn user(row: &Row<'_>) -> rusqlite::Result<User> {
 }
 
 fn ensure(tx: &Transaction<'_>, name: &str, now_ms: u64) -> rusqlite::Result<UserId> {
-    match by_name(tx, name)? {
-        Some(user) => Ok(user.id),
+    match id_of(tx, name)? {
+        Some(user) => Ok(user),
         None => insert(tx, name, name, None, now_ms),
     }
 }
