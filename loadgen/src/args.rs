@@ -289,6 +289,21 @@ mod tests {
     }
 
     #[test]
+    fn defaults_of_the_straining_scenarios() {
+        let of = |line: &str| {
+            let options = parse(line).expect(line);
+            (options.connections, options.rate, options.stress.total, options.extra_connections())
+        };
+        assert_eq!(of("fanout"), (10_000, 10, None, 0));
+        assert_eq!(of("fanout --slow 10 --connections 5 --rate 3"), (5, 3, None, 10));
+        assert_eq!(of("churn"), (1000, 100, Some(1_000_000), 0));
+        assert_eq!(of("hostile"), (100, 100, None, 4040));
+        assert_eq!(of("establish --total 7"), (10_000, 100, Some(7), 0));
+        assert_eq!(parse("establish").expect("valid").connect_in_flight, 256);
+        assert_eq!(parse("chat").expect("valid").connect_in_flight, 2000);
+    }
+
+    #[test]
     fn everything_given() {
         let line = "chat --url ws://127.0.0.1:1/a --url ws://127.0.0.1:2/a --connections 10 --rate 20000 \
             --duration 1m --heartbeat 500ms --json out.json --payload-bytes 512 --workers 3 --seed 9 \

@@ -348,11 +348,34 @@ mod tests {
             ("chat --url ws://192.0.2.7:1/ws", "loopback"),
             ("idle --connections 500 --workers 2", "--workers 2"),
             ("chat --connections 900 --group-size 300", "open files"),
+            ("chat --slow 5", "--slow"),
+            ("idle --hostile 5", "--hostile"),
+            ("echo --total 5", "--total"),
+            ("fanout --connections 1", "--connections"),
+            ("fanout --senders 0", "--senders"),
+            ("fanout --connections 900 --senders 700", "--senders"),
+            ("fanout --login token", "--login dev"),
+            ("fanout --reconnect", "--reconnect"),
+            ("hostile --rate max", "--rate"),
+            ("hostile --hostile 0 --flooders 0", "--hostile"),
+            ("hostile --protocol binary", "JSON"),
+            ("churn --protocol tcp", "JSON"),
+            ("establish --login none", "--login"),
+            ("establish --users 0", "--users"),
         ];
         for (line, word) in cases {
             let error = plan(line, 400).expect_err(line).to_string();
             assert!(error.contains(word), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn a_fan_out_may_be_cut_and_its_senders_stay_together() {
+        let plan = plan("fanout --connections 900 --slow 300 --senders 3", 500).expect("valid");
+        assert!(plan.shares.len() >= 4);
+        assert!(plan.shares[0].active >= 3);
+        assert_eq!(plan.shares.iter().map(|share| share.idle).sum::<u32>(), 300);
+        assert_eq!(plan.standing(), 1200);
     }
 
     #[test]

@@ -401,3 +401,99 @@ pub(crate) fn is_expected(scenario: Scenario) -> bool {
     use Scenario::{Churn, Establish, Fanout, Hostile};
     matches!(scenario, Fanout | Churn | Hostile | Establish)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(line: &str) -> Options {
+        Options::from_args(line.split_whitespace()).expect("a command line")
+    }
+
+    fn usage(cpu_s: f64, bytes: u64, descriptors: u64) -> Usage {
+        Usage { cpu_s, anonymous_bytes: bytes, descriptors, ..Usage::default() }
+    }
+
+    fn marks(after: Usage) -> Marks {
+        Marks { connected: Some(usage(1.0, 1000, 40)), after: Some(after), gates: Vec::new() }
+    }
+
+    #[test]
+    fn a_churn_that_leaves_something_behind_fails() {
+        let part = ChurnPart { done: [("x".to_owned(), 100)].into(), ..ChurnPart::default() };
+        let judged = |after: Usage, line: &str| {
+            let options = options(line);
+            let report = report(&options, &Part::Churn(part.clone()), &marks(after), 2.0, 0.0);
+            failures(&report, &options)
+        };
+        assert!(judged(usage(1.5, 1000, 40), "churn").is_empty());
+        assert!(judged(usage(1.5, 900, 30), "churn").is_empty());
+        assert_eq!(judged(usage(1.5, 1000, 41), "churn").len(), 1);
+        assert!(judged(usage(1.5, 1000, 41), "churn --max-growth-descriptors 1").is_empty());
+        assert_eq!(judged(usage(1.5, 1501, 40), "churn --max-growth-bytes 500").len(), 1);
+        assert!(judged(usage(1.5, 1500, 40), "churn --max-growth-bytes 500").is_empty());
+        let Marks { connected, after, .. } = marks(usage(1.5, 1000, 40));
+        let each = cpu_us(connected, after, 100).expect("readings");
+        assert!((each - 5000.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn slow_readers_must_be_complete_and_the_others_unharmed() {
+        let options = options("fanout --slow 2");
+        let judged = |complete: u64, second_ns: u64, agreements: Vec<(u64, u32)>| {
+            let mut part =
+                FanoutPart { slow: 2, slow_complete: complete, agreements, ..Default::default() };
+            part.phases[0].record_ns(1_000_000);
+            part.phases[1].record_ns(second_ns);
+            let part = Part::Fanout(Box::new(part));
+            let report = report(&options, &part, &Marks::default(), 1.0, 1.0);
+            failures(&report, &options)
+        };
+        assert!(judged(2, 1_900_000, vec![(1, 1), (1, 1)]).is_empty());
+        assert_eq!(judged(1, 1_900_000, vec![]).len(), 1);
+        assert_eq!(judged(2, 2_100_000, vec![]).len(), 1);
+        assert_eq!(judged(2, 1_000_000, vec![(1, 1), (2, 1)]).len(), 1);
+    }
+
+    #[test]
+    fn parts_of_workers_become_one() {
+        let mut part = Part::Establish(EstablishPart {
+            logins: 10,
+            failed: 0,
+            rounds_ns: vec![1_000_000_000],
+        });
+        part.merge(&Part::Establish(EstablishPart {
+            logins: 20,
+            failed: 1,
+            rounds_ns: vec![500_000_000, 500_000_000],
+        }));
+        let options = options("establish --connections 15 --total 30");
+        let report = report(&options, &part, &Marks::default(), 1.5, 0.3);
+        assert_eq!(failures(&report, &options).len(), 1);
+        let StressReport::Establish(report) = report else { panic!("an establish report") };
+        assert_eq!((report.logins, report.failed), (30, 1));
+        assert!((report.logins_per_s - 20.0).abs() < 1e-9);
+        assert!((report.rounds_per_s[1] - 30.0).abs() < 1e-9);
+        assert!((report.generator_cpu_us_each - 10_000.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_hostile_must_be_closed_in_time() {
+        let options = options("hostile --deadline-ms 1000 --tolerance-ms 100");
+        let judged = |name: &str, change: fn(&mut HostileKind)| {
+            let mut kind = HostileKind { count: 1, first_ms: Some(1000), ..Default::default() };
+            kind.life.record_ns(1_000_000_000);
+            change(&mut kind);
+            let mut part = HostilePart::default();
+            part.kinds.insert(name.to_owned(), kind);
+            let part = Part::Hostile(Box::new(part));
+            failures(&report(&options, &part, &Marks::default(), 1.0, 1.0), &options).len()
+        };
+        assert_eq!(judged("silent", |_| {}), 0);
+        assert_eq!(judged("silent", |kind| kind.open = 1), 1);
+        assert_eq!(judged("silent", |kind| kind.early = 1), 1);
+        assert_eq!(judged("silent", |kind| kind.refused = 1), 0);
+        assert_eq!(judged("silent", |kind| kind.life.record_ns(1_200_000_000)), 1);
+        assert_eq!(judged("ping_flood", |kind| kind.open = 1), 0);
+    }
+}

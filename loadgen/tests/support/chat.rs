@@ -129,8 +129,14 @@ impl Chat {
                 out.send(&Answer::Conversation { id, conversation: name });
             }
             Ask::Join { id, conversation } => {
-                self.conversations.entry(conversation.clone()).or_default().members.push(user);
-                out.send(&Answer::Conversation { id, conversation });
+                let answer = match self.conversations.get_mut(&conversation) {
+                    Some(known) => {
+                        known.members.push(user);
+                        Answer::Conversation { id, conversation }
+                    }
+                    None => Answer::failure(id, "", "CONVERSATION_NOT_FOUND", false),
+                };
+                out.send(&answer);
             }
             Ask::Heartbeat | Ask::Hello { .. } => {}
         }
