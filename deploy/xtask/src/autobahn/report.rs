@@ -137,6 +137,9 @@ impl Report {
         lines.push(format!("report: {}", self.folder.join("index.html").display()));
         let failed = self.count(|_, verdict| verdict.bad());
         let declined = self.count(|_, verdict| verdict == Verdict::Unimplemented);
+        if declined > 0 {
+            lines.push(format!("{declined} declined by the server: counted as neither"));
+        }
         let passed = self.cases.len() - failed - declined;
         lines.push(format!("{passed} passed, {failed} failed"));
         lines
@@ -237,6 +240,7 @@ mod tests {
         assert_eq!(numbers, ["1", "6", "7", "10", "12", "all"]);
         assert_eq!(rows[2], ["6", "1", "0", "1", "0", "0", "0", "0"]);
         assert_eq!(rows[6], ["all", "5", "2", "1", "1", "1", "0", "0"]);
+        assert!(lines.iter().any(|line| line.starts_with("1 declined")), "{lines:?}");
         assert_eq!(lines.last().unwrap(), "4 passed, 0 failed");
     }
 
