@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(of("fanout"), (10_000, 10, None, 0));
         assert_eq!(of("fanout --slow 10 --connections 5 --rate 3"), (5, 3, None, 10));
         assert_eq!(of("churn"), (1000, 100, Some(1_000_000), 0));
-        assert_eq!(of("hostile"), (100, 100, None, 4040));
+        assert_eq!(of("hostile"), (100, 100, None, 4010));
         assert_eq!(of("establish --total 7"), (10_000, 100, Some(7), 0));
         assert_eq!(parse("establish").expect("valid").connect_in_flight, 256);
         assert_eq!(parse("chat").expect("valid").connect_in_flight, 2000);

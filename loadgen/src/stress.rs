@@ -55,11 +55,11 @@ pub struct StressOptions {
         long,
         value_name = "N",
         default_value_t = 0,
-        default_value_if("scenario", "hostile", "40")
+        default_value_if("scenario", "hostile", "10")
     )]
     pub flooders: u32,
-    /// Hostile: pings a second of each flooder (125 bytes each).
-    #[arg(long, value_name = "R", default_value_t = 800)]
+    /// Hostile: pings a second of each flooder (125 bytes each), as far as the server takes them.
+    #[arg(long, value_name = "R", default_value_t = 8000)]
     pub flood_rate: u32,
     /// Hostile: the server's time from connecting to being logged in.
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
@@ -67,8 +67,8 @@ pub struct StressOptions {
     /// Hostile: fail when a connection is closed further from the deadline.
     #[arg(long, value_name = "MS", default_value_t = 1500)]
     pub tolerance_ms: u64,
-    /// Hostile: fail when the server's private memory grew by more for each hostile connection; needs
-    /// --server-pid.
+    /// Hostile: fail when the server's private memory grew by more for each flooder (for each hostile
+    /// connection when there are none); needs --server-pid.
     #[arg(long, value_name = "BYTES", default_value_t = 2 * 1024 * 1024)]
     pub max_hostile_bytes: u64,
     /// Establish --login token: users whose tokens are fetched before the clock starts; connections share

@@ -107,7 +107,7 @@ fn hostile(out: &mut String, report: &HostileReport) {
         line(out, "hostile", &text);
     }
     if let Some(bytes) = report.server_bytes_each {
-        line(out, "", &format!("{bytes:.0} B of the server for each hostile connection at most"));
+        line(out, "", &format!("the server grew by at most {bytes:.0} B for each flooder"));
     }
 }
 
