@@ -4,6 +4,8 @@ mod common;
 
 use std::io::{Read, Write};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use codec::ws::handshake::{Limits as HeadLimits, Request, read_request};
 use codec::ws::{Decoder, Limits, Opcode, Role, encode_frame};
@@ -93,4 +95,51 @@ fn tokens_are_read_from_a_file() {
     assert!(failure(&client(&address, &["--by", "token"])).contains("--tokens"));
     std::fs::write(&file, "").unwrap();
     failure(&client(&address, &["--by", "token", "--tokens", path]));
+}
+
+/// A REST interface that registers everybody and gives out tokens: a new one each time, or the
+/// same to all.
+fn rest(different: bool) -> String {
+    let given = Arc::new(AtomicU64::new(0));
+    serve(move |mut stream| {
+        let mut request = Vec::new();
+        let mut piece = [0; 4096];
+        while !request.ends_with(b"}") {
+            match stream.read(&mut piece) {
+                Ok(length @ 1..) => request.extend_from_slice(&piece[..length]),
+                _ => return,
+            }
+        }
+        let head = String::from_utf8_lossy(&request).into_owned();
+        let number = if different { given.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let (status, body) = if head.starts_with("POST /api/v1/users ") {
+            ("201 Created", String::from("{}"))
+        } else {
+            let session = serde_json::json!({
+                "access_token": format!("access{number}"),
+                "refresh_token": format!("refresh{number}"),
+            });
+            ("200 OK", session.to_string())
+        };
+        let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    })
+}
+
+#[test]
+fn as_many_different_tokens_are_written_as_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    let ask = |address: &str| {
+        Command::new(env!("CARGO_BIN_EXE_establish_client"))
+            .args(["--connect", address, "--pid", "1", "--users", "3", "--connections", "5"])
+            .args(["--tokens", file.to_str().unwrap()])
+            .output()
+            .unwrap()
+    };
+    let output = ask(&rest(true));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tokens = std::fs::read_to_string(&file).unwrap();
+    let different: std::collections::HashSet<&str> = tokens.lines().collect();
+    assert_eq!((different.len(), tokens.lines().count()), (5, 5), "{tokens}");
+    assert!(failure(&ask(&rest(false))).contains("1 of 6 tokens are different"));
 }

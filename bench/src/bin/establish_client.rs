@@ -39,7 +39,8 @@ struct Args {
     /// File of access tokens, one a line. With --users it is written, without it is read.
     #[arg(long)]
     tokens: Option<PathBuf>,
-    /// Only register this many users, log them in over REST and write their tokens.
+    /// Only register this many users over REST and write as many different tokens of theirs as
+    /// there are --connections.
     #[arg(long)]
     users: Option<usize>,
     /// Connections to open.
@@ -68,7 +69,7 @@ struct Report {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     if let (Some(users), Some(path)) = (args.users, &args.tokens) {
-        let tokens = fetch_tokens(args.connect, users)?.join("\n");
+        let tokens = fetch_tokens(args.connect, users, args.connections)?.join("\n");
         return std::fs::write(path, tokens)
             .with_context(|| format!("cannot write {}", path.display()));
     }

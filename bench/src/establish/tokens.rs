@@ -1,24 +1,81 @@
 //! Users of the chat server and their access tokens, over its REST interface.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddrV4, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 
-/// Registers `count` users who are not known yet and logs each of them in.
+/// Password hashes are what takes time here: one for each core and a little more.
+const THREADS: usize = 4;
+/// A token says when it was issued, in seconds.
+const ISSUE_STEP: Duration = Duration::from_secs(1);
+
+/// Registers `users` users and gets `count` different tokens, as many of each user: one at login,
+/// the others by refreshing, one a second (two of the same user and second are the same).
 ///
 /// # Errors
 /// When the server refuses or does not answer.
-pub fn fetch(address: SocketAddrV4, count: usize) -> anyhow::Result<Vec<String>> {
-    (0..count).map(|number| one(address, &format!("jwt{number}"))).collect()
+pub fn fetch(address: SocketAddrV4, users: usize, count: usize) -> anyhow::Result<Vec<String>> {
+    let users = users.clamp(1, count.max(1));
+    let rounds = count.div_ceil(users);
+    let threads = THREADS.min(users);
+    let mut tokens: Vec<String> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|at| scope.spawn(move || of_users(address, (at..users).step_by(threads), rounds)))
+            .collect();
+        let join = |worker: thread::ScopedJoinHandle<'_, anyhow::Result<Vec<String>>>| {
+            worker.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
+        };
+        let parts: anyhow::Result<Vec<_>> = workers.into_iter().map(join).collect();
+        Ok::<_, anyhow::Error>(parts?.concat())
+    })?;
+    let different: HashSet<&String> = tokens.iter().collect();
+    if different.len() < tokens.len() {
+        bail!("{} of {} tokens are different", different.len(), tokens.len());
+    }
+    tokens.truncate(count);
+    Ok(tokens)
 }
 
-fn one(address: SocketAddrV4, username: &str) -> anyhow::Result<String> {
+/// `rounds` tokens of each of these users; neighbours are of different users.
+fn of_users(
+    address: SocketAddrV4,
+    users: impl Iterator<Item = usize>,
+    rounds: usize,
+) -> anyhow::Result<Vec<String>> {
+    let mut tokens = Vec::new();
+    let mut sessions = Vec::new();
+    for number in users {
+        let session = log_in(address, &format!("jwt{number}"))?;
+        tokens.push(session.access_token.clone());
+        sessions.push(session);
+    }
+    for _ in 1..rounds {
+        thread::sleep(ISSUE_STEP);
+        for session in &mut sessions {
+            *session = refresh(address, &session.refresh_token)?;
+            tokens.push(session.access_token.clone());
+        }
+    }
+    Ok(tokens)
+}
+
+/// The part of a login's answer that is needed.
+#[derive(Debug, Deserialize)]
+struct Session {
+    access_token: String,
+    refresh_token: String,
+}
+
+fn log_in(address: SocketAddrV4, username: &str) -> anyhow::Result<Session> {
     let user = json!({ "username": username, "password": "correct horse battery" });
     match post(address, "/api/v1/users", &user)? {
         // 409: known from an earlier run on the same database.
@@ -26,11 +83,15 @@ fn one(address: SocketAddrV4, username: &str) -> anyhow::Result<String> {
         (status, body) => bail!("registering {username}: {status} {body}"),
     }
     match post(address, "/api/v1/login", &user)? {
-        (200, body) => {
-            let token = body["access_token"].as_str();
-            Ok(token.context("the login's answer has no access_token")?.to_owned())
-        }
+        (200, body) => serde_json::from_value(body).context("the login's answer"),
         (status, body) => bail!("logging {username} in: {status} {body}"),
+    }
+}
+
+fn refresh(address: SocketAddrV4, token: &str) -> anyhow::Result<Session> {
+    match post(address, "/api/v1/token/refresh", &json!({ "refresh_token": token }))? {
+        (200, body) => serde_json::from_value(body).context("the refresh's answer"),
+        (status, body) => bail!("refreshing: {status} {body}"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who is measured, and how each is started.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -112,7 +113,11 @@ pub(super) struct Builder<'a> {
     profile: &'a str,
     interrupt: &'a Interrupt,
     workshop: Workshop<'a>,
+    gateway: OnceCell<PathBuf>,
 }
+
+/// The driver that the gateway has only when built with the feature of its name.
+const GLOMMIO: &str = "glommio";
 
 impl<'a> Builder<'a> {
     /// Peers are built beside `built`, a program of ours.
@@ -126,7 +131,7 @@ impl<'a> Builder<'a> {
         interrupt: &'a Interrupt,
     ) -> anyhow::Result<Self> {
         let workshop = Workshop::beside(built, repo, interrupt)?;
-        Ok(Self { repo, profile, interrupt, workshop })
+        Ok(Self { repo, profile, interrupt, workshop, gateway: OnceCell::new() })
     }
 
     /// The gateway's program.
@@ -134,7 +139,23 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// When it does not build.
     pub(super) fn gateway(&self) -> anyhow::Result<PathBuf> {
-        build::build(self.repo, GATEWAY, self.profile, self.interrupt)
+        if let Some(program) = self.gateway.get() {
+            return Ok(program.clone());
+        }
+        let program = build::build(self.repo, GATEWAY, self.profile, self.interrupt)?;
+        Ok(self.gateway.get_or_init(|| program).clone())
+    }
+
+    /// The gateway with a driver named. Glommio is in no build but its own, which is copied aside
+    /// before the ordinary program takes its place again.
+    fn gateway_with(&self, driver: &str) -> anyhow::Result<PathBuf> {
+        let program = self.gateway()?;
+        if driver != GLOMMIO {
+            return Ok(program);
+        }
+        let aside = self.workshop.build_gateway(GLOMMIO, self.profile, &program)?;
+        build::build(self.repo, GATEWAY, self.profile, self.interrupt)?;
+        Ok(aside)
     }
 
     /// A peer, see [`Workshop::subject`].
@@ -163,10 +184,10 @@ impl<'a> Builder<'a> {
                 Origin::Unit => Ok(Subject { name: String::from("unit again"), ..unit.clone() }),
                 Origin::Theirs(peer) => self.peer(peer, false),
                 Origin::Ours(None) => Ok(gateway_echo(self.gateway()?, None)),
-                Origin::Ours(driver) => {
-                    let subject = gateway_echo(self.gateway()?, driver);
+                Origin::Ours(Some(driver)) => self.gateway_with(driver).and_then(|program| {
+                    let subject = gateway_echo(program, Some(driver));
                     instrument.try_start(&subject).map(|()| subject)
-                }
+                }),
             };
             let name = candidate.to_possible_value().map(|value| value.get_name().to_owned());
             lineup.add(&name.unwrap_or_default(), subject, self.interrupt)?;

@@ -57,8 +57,9 @@ pub(super) struct Args {
     /// Connections of a thread that wait for their answer at any time.
     #[arg(long, default_value_t = 256)]
     window: usize,
-    /// Users whose tokens are shown in turn: each costs a password hash before the runs.
-    #[arg(long, default_value_t = 100)]
+    /// Users whose tokens are shown. Before the runs each costs two password hashes; with fewer,
+    /// getting different tokens takes longer, one a second of each.
+    #[arg(long, default_value_t = 500)]
     users: usize,
     /// What is measured; all when left out.
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -194,7 +195,7 @@ pub(super) fn logged_in(
             let tokens = format!("--tokens={}", folder.join("tokens").display());
             subject.name += ", by token";
             subject.client_options = vec![String::from("--by=token"), tokens];
-            vec![format!("--users={users}")]
+            vec![format!("--users={users}"), format!("--connections={connections}")]
         }
         None => {
             subject.name += ", by name";
@@ -213,11 +214,12 @@ fn result(args: &Args, rows: &[Row]) -> String {
     let mut text = format!(
         "\n{} connections a run from {} thread(s), {} of each waiting for their answer at any time; \
          server and generator share all cores. By name: each connection another user, who exists. \
-         By token: access tokens of {} users in turn, each verified. A connection counts when the \
+         By token: each connection another access token, of {} users. A connection counts when the \
          heartbeat sent right behind the handshake is answered, which is after the login; without \
          login, when the upgrade is.\n\
-         First: the first run on a fresh server, which also takes its memory from the system; \
-         again: the next one on the same server. Median (smallest-largest) of {} servers.\n\n\
+         First: the first run on a fresh server, which also takes its memory from the system and \
+         sees each token for the first time; again: the same connections once more on the same \
+         server. Median (smallest-largest) of {} servers.\n\n\
          | who | run | connections/s | server us each | generator us each |\n{}\n",
         args.connections,
         args.threads,

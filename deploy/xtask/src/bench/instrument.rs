@@ -119,7 +119,9 @@ impl<'a> Instrument<'a> {
     /// # Errors
     /// When it does not.
     pub(super) fn try_start(&self, subject: &Subject) -> anyhow::Result<()> {
-        self.with_server(subject, |_| Ok(()))
+        // Ended without ceremony: it may not even have got to handling signals.
+        let subject = Subject { stops_cleanly: false, ..subject.clone() };
+        self.with_server(&subject, |_| Ok(()))
     }
 
     /// Starts the subject, uses it, ends it.

@@ -126,6 +126,27 @@ impl<'a> Workshop<'a> {
         })
     }
 
+    /// Our own gateway with a feature that it is not built with by default, as a copy of
+    /// `program`, which is overwritten.
+    ///
+    /// # Errors
+    /// When it does not build.
+    pub(super) fn build_gateway(
+        &self,
+        feature: &str,
+        profile: &str,
+        program: &Path,
+    ) -> anyhow::Result<PathBuf> {
+        eprintln!("building gateway with {feature}");
+        let mut command = Command::new(cargo());
+        command.current_dir(self.repo.root()).args(["build", "--locked", "--profile", profile]);
+        command.args(["--package=gateway", "--bin=gateway", "--features", feature]);
+        self.run(&mut command)?;
+        let copy = self.folder.join(format!("gateway-{feature}"));
+        fs::copy(program, &copy).with_context(|| format!("cannot copy {}", program.display()))?;
+        Ok(copy)
+    }
+
     /// The program, and the script it runs if it is an interpreter.
     fn build(&self, peer: Peer) -> anyhow::Result<(PathBuf, Option<String>)> {
         match peer.build() {

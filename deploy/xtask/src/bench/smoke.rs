@@ -18,7 +18,7 @@ use crate::repo::Repo;
 use crate::scratch::Scratch;
 
 const CONNECTIONS: usize = 200;
-const USERS: usize = 2;
+const USERS: usize = 100;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
