@@ -20,6 +20,9 @@ const TICK_MAX: usize = 1024;
 /// Ticks of logins and ends begin this far apart at least. One that comes alone is not kept waiting; of many
 /// that come one by one each would otherwise cost a wake of this thread, a commit and a wake of its shard.
 const TICK_APART: Duration = Duration::from_millis(1);
+/// A tick of this many is part of a herd: the next ones gather while this thread sleeps, and whoever sends them
+/// has nobody to wake.
+const HERD: usize = 4;
 /// Logins and ends taken in before the source is left to hold them, and to refuse more.
 const WAITING_MAX: usize = 16 * TICK_MAX;
 
@@ -39,9 +42,14 @@ pub(crate) fn run(operations: &Operations, sink: &dyn DeliverySink, source: &mut
             continue;
         }
         if !waiting.is_empty() {
-            last_tick = Some(Instant::now());
-            let tick = waiting.drain(..waiting.len().min(TICK_MAX)).collect();
+            let begun = Instant::now();
+            last_tick = Some(begun);
+            let tick: Vec<_> = waiting.drain(..waiting.len().min(TICK_MAX)).collect();
+            let herd = tick.len() >= HERD;
             operations.change_connections(tick);
+            if herd && waiting.is_empty() && !closed {
+                std::thread::sleep(TICK_APART.saturating_sub(begun.elapsed()));
+            }
         }
         if closed && waiting.is_empty() {
             return;
