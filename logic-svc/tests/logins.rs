@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use common::{Harness, call};
 use proto::v1::call::Request;
@@ -244,10 +245,12 @@ fn a_token_shown_before_is_refused_after_its_user_logged_out() {
 fn answers_are_handed_over_before_the_pipeline_sees_the_connection() {
     let h = Arc::new(Harness::dev());
     let alice = h.login("alice", "", 0, 1).user_id;
+    // Long enough for several ticks of the pipeline.
+    h.sink.slow.store(true, Ordering::Relaxed);
     let storms = std::thread::spawn({
         let h = Arc::clone(&h);
         move || {
-            for round in 0..50 {
+            for round in 0..10 {
                 let logins = (0..20).map(|n| by_name(100 + round * 20 + n, "bob", "")).collect();
                 h.service().run_calls(common::Once(logins));
             }

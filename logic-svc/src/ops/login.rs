@@ -219,3 +219,23 @@ fn reply(connection: ConnectionId, reply: call_reply::Reply) -> CallReply {
         reply: Some(reply),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logout_voids_what_a_token_told_and_not_a_name() {
+        let known = |by_token| Known { user: 7, username: "alice".to_owned(), by_token };
+        let outcome = |by_token, since: &Since| {
+            still_good(known(by_token), since).map(|known| known.user).map_err(|f| f.name)
+        };
+        let refused = |name: &str| Err(name.to_owned());
+        assert_eq!(outcome(true, &Since::none()), Ok(7));
+        assert_eq!(outcome(true, &Since::Users(vec![6, 8])), Ok(7));
+        assert_eq!(outcome(true, &Since::Users(vec![6, 7])), refused("UNAUTHENTICATED"));
+        assert_eq!(outcome(true, &Since::Unknown), refused("BUSY"));
+        assert_eq!(outcome(false, &Since::Users(vec![7])), Ok(7));
+        assert_eq!(outcome(false, &Since::Unknown), Ok(7));
+    }
+}

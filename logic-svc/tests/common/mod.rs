@@ -1,6 +1,7 @@
 //! A service in a temporary folder and a sink that remembers everything.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct Recorder {
     pub kicks: Mutex<Vec<Kick>>,
     /// How many answers were handed over together each time.
     pub handovers: Mutex<Vec<usize>>,
+    /// Take a while to take answers in.
+    pub slow: AtomicBool,
 }
 
 impl DeliverySink for Recorder {
@@ -32,6 +35,9 @@ impl DeliverySink for Recorder {
         self.replies.lock().unwrap().push(reply);
     }
     fn replies(&self, mut replies: Vec<CallReply>) {
+        if self.slow.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         self.handovers.lock().unwrap().push(replies.len());
         self.replies.lock().unwrap().append(&mut replies);
     }
