@@ -232,7 +232,10 @@ fn stress_rules(options: &Options) -> Vec<(bool, String)> {
             is(Scenario::Establish) && options.login() == Login::None,
             "establish needs --login dev or token".to_owned(),
         ),
-        (is(Scenario::Establish) && stress.users == 0, "--users must be at least 1".to_owned()),
+        (
+            is(Scenario::Establish) && stress.users == Some(0),
+            "--users must be at least 1".to_owned(),
+        ),
     ]
 }
 

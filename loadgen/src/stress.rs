@@ -72,7 +72,7 @@ pub struct StressOptions {
     #[arg(long, value_name = "BYTES", default_value_t = 2 * 1024 * 1024)]
     pub max_hostile_bytes: u64,
     /// Establish --login token: users whose tokens are fetched before the clock starts; connections share
-    /// them.
-    #[arg(long, value_name = "U", default_value_t = 100)]
-    pub users: u32,
+    /// them [default: one for 16 connections].
+    #[arg(long, value_name = "U")]
+    pub users: Option<u32>,
 }

@@ -22,6 +22,8 @@ use crate::talk::{FromWorker, Link, Outcome};
 
 /// Longest time from the start of connecting to being logged in.
 const PATIENCE_NS: u64 = 20 * SECOND_NS;
+/// Connections that share a token, within what a server allows one user.
+const CONNECTIONS_A_USER: u32 = 16;
 /// Between a round's end and the next one's beginning, for the server to take note.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -112,7 +114,9 @@ impl<'p> Establish<'p> {
         if self.plan.options.login() != Login::Token {
             return Ok(());
         }
-        let users = self.plan.options.stress.users.min(self.share.active.max(1));
+        let wanted = self.plan.options.stress.users.map(|users| users.div_ceil(self.share.workers));
+        let wanted = wanted.unwrap_or(self.share.active.div_ceil(CONNECTIONS_A_USER));
+        let users = wanted.min(self.share.active).max(1);
         let authenticator = Authenticator::start(self.plan);
         for user in 0..users {
             let name = self.plan.user_name(self.share.global(0) + user);
