@@ -32,6 +32,9 @@ pub(crate) const LOADGEN: Binary = Binary { package: "loadgen", name: "loadgen" 
 /// The measuring client.
 pub(crate) const ECHO_CLIENT: Binary = Binary { package: "bench", name: "echo_client" };
 
+/// Work whose instructions are counted.
+pub(crate) const INSTRUCTIONS: Binary = Binary { package: "instructions", name: "instructions" };
+
 #[derive(Debug, Deserialize)]
 struct Message {
     reason: String,
@@ -74,6 +77,21 @@ pub(crate) fn build_to_profile(
         let flags = std::env::var(variable).unwrap_or_default();
         command.env(variable, format!("{flags} {flag}").trim());
     }
+    run(command, binary, interrupt)
+}
+
+/// Builds one binary of a workspace of its own, whose manifest is given.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn build_apart(
+    repo: &Repo,
+    manifest: &str,
+    binary: Binary,
+    interrupt: &Interrupt,
+) -> anyhow::Result<PathBuf> {
+    let mut command = command(repo, binary, "release");
+    command.arg("--manifest-path").arg(repo.path(manifest));
     run(command, binary, interrupt)
 }
 

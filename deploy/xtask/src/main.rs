@@ -3,7 +3,10 @@
 mod autobahn;
 mod bench;
 mod build;
+mod callgrind;
 mod flame;
+mod fuzz;
+mod instructions;
 mod interrupt;
 mod job;
 mod pinned;
@@ -39,6 +42,10 @@ enum Command {
     Autobahn(autobahn::Args),
     /// Record where a server's CPU time goes under load and draw it (needs Linux perf).
     Flame(flame::Args),
+    /// Fuzz the decoders and the rules of a connection (needs nightly Rust and cargo-fuzz).
+    Fuzz(fuzz::Args),
+    /// Count user instructions and compare them with the baseline (needs valgrind).
+    Instructions(instructions::Args),
     /// Measure, in interleaved rounds, and write the result to bench/results.
     Bench(bench::Args),
 }
@@ -50,6 +57,8 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Autobahn(args) => autobahn::run(&args),
         Command::Flame(args) => flame::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
+        Command::Instructions(args) => instructions::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -63,8 +63,7 @@ struct Payload<'a> {
 /// # Errors
 /// The answer to give: what is wrong, with as much of `cmd`, `id` and `msg_id` as could be read.
 pub fn decode(text: &str) -> Result<Command, Refusal> {
-    let request: Request<'_> = serde_json::from_str(text)
-        .map_err(|error| malformed(format!("not a JSON request object: {error}")))?;
+    let request: Request<'_> = serde_json::from_str(text).map_err(|error| not_a_request(&error))?;
     let command = required::<u32>(request.cmd, "cmd", "a command number");
     let id = optional::<u32>(request.id, "id", "a number from 1 to 4294967295");
     let named = |failure| Refusal {
@@ -78,6 +77,15 @@ pub fn decode(text: &str) -> Result<Command, Refusal> {
         dispatch(command, id, &request)
     };
     build().map_err(named)
+}
+
+/// The parser's sentence may hold a whole string of the client's, escaped: an answer many times the
+/// length of its question. Its beginning says enough.
+fn not_a_request(error: &serde_json::Error) -> Refusal {
+    const SENTENCE_MAX_BYTES: usize = 120;
+    let sentence = error.to_string();
+    let end = sentence.floor_char_boundary(SENTENCE_MAX_BYTES);
+    malformed(format!("not a JSON request object: {}", &sentence[..end]))
 }
 
 type Outcome<T> = Result<T, proto::v1::Failure>;

@@ -16,6 +16,7 @@ pub(super) fn text() -> String {
          idle-memory  bytes a connection, idle and after a load (P1): corelane and those of echo\n\
          establish    connections a second, upgrade and login included (P6):\n             \
                       corelane by name and by token; gateway echo and uws without login\n\
+         codec        instructions and allocations a frame, beside two peers (P7)\n\
          all          the four above, one after the other\n\
          smoke        every candidate of every measurement with small numbers\n\n\
          Results go to bench/results. Candidates of echo:\n",

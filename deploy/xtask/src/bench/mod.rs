@@ -2,6 +2,7 @@
 //! measured in the same minute.
 
 mod candidates;
+mod codec_cost;
 mod echo;
 mod embedded;
 mod establish;
@@ -44,6 +45,8 @@ enum What {
     IdleMemory(idle_memory::Args),
     /// Connections a second, upgrade and login included.
     Establish(establish::Args),
+    /// The codec beside fastwebsockets and tungstenite: instructions and allocations a frame.
+    Codec(codec_cost::Args),
     /// All of the above, one after the other; each writes its own result.
     All(All),
     /// Every candidate of every measurement with small numbers: that they answer, not how fast.
@@ -120,6 +123,7 @@ fn measure(what: &What, repo: &Repo, interrupt: &Interrupt) -> anyhow::Result<Ex
         What::Fanout(args) => fanout::run(args, repo, interrupt)?,
         What::IdleMemory(args) => idle_memory::run(args, repo, interrupt)?,
         What::Establish(args) => establish::run(args, repo, interrupt)?,
+        What::Codec(args) => codec_cost::run(args, repo, interrupt)?,
         What::All(args) => {
             for one in all(args)? {
                 measure(&one, repo, interrupt)?;

@@ -3,6 +3,8 @@
 mod conformance;
 mod context;
 mod e2e;
+mod fuzz;
+mod instructions;
 mod setup;
 mod steps;
 mod tally;

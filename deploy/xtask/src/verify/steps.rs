@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::context::{Context, Verdict};
-use super::{conformance, e2e, setup};
+use super::{conformance, e2e, fuzz, instructions, setup};
 use crate::repo::on_path;
 
 /// One check or one run of tests.
@@ -52,6 +52,8 @@ pub(super) const STEPS: &[Step] = &[
     tests("test-io", "the shard and the contract on every runtime and driver", 20, test_io),
     tests("test-faults", "Rust tests with fault injection compiled in", 20, test_faults),
     tests("autobahn", "Autobahn|Testsuite against gateway echo", 40, conformance::run),
+    check("instructions", "user instructions against the baseline", 15, instructions::run),
+    check("fuzz", "each fuzz target for some seconds", 60, fuzz::run),
     check("doc", "rustdoc has no warning", 15, doc),
     tests("e2e", "Chromium against a running server", 10, e2e::run),
 ];

@@ -152,7 +152,7 @@ pub(crate) const CRATES: &[Crate] = &[
         package: "xtask",
         imports: &[],
         test_imports: &[],
-        order: "interrupt, scratch, pinned, repo < job < build, server, web < autobahn < start | verify | bench | flame < main",
+        order: "interrupt, scratch, pinned, repo < job < build, server, web, callgrind < autobahn, fuzz, instructions < start | verify | bench | flame < main",
         unsafe_rooms: &[],
         pure: &[],
         only_in: &[],

@@ -1,0 +1,70 @@
+//! The codec of this repository, as the gateway calls it: one receive buffer, one output buffer.
+
+use std::hint::black_box;
+use std::io::Read;
+
+use codec::ws::handshake::{Limits as HeadLimits, Request, read_request};
+use codec::ws::{Decoder, Event, Limits, Opcode, Role, encode_frame, encode_header};
+
+use crate::{Payload, Stream};
+
+/// Reads `frames` frames.
+pub fn decode(mut stream: Stream, frames: usize) -> Box<dyn FnMut()> {
+    let mut buffer = vec![0; stream.len()];
+    let mut decoder = Decoder::new();
+    Box::new(move || {
+        let mut seen = 0;
+        while seen < frames {
+            let count = stream.read(&mut buffer).expect("memory");
+            let mut input = &mut buffer[..count];
+            while let Some(event) =
+                decoder.next(&mut input, Role::Server, &Limits::DEFAULT).expect("valid frames")
+            {
+                match black_box(event) {
+                    Event::Text(_) | Event::Binary(_) => seen += 1,
+                    _ => panic!("another frame"),
+                }
+            }
+        }
+        assert_eq!(seen, frames);
+    })
+}
+
+/// Writes `frames` frames.
+pub fn encode(payload: Payload, len: usize, frames: usize) -> Box<dyn FnMut()> {
+    let bytes = vec![b'p'; len];
+    let mut out = Vec::new();
+    Box::new(move || {
+        out.clear();
+        for _ in 0..frames {
+            encode_frame(&mut out, payload.opcode(), black_box(&bytes));
+        }
+        assert!(black_box(&out).len() > frames * len);
+    })
+}
+
+/// Writes the headers of `frames` frames, as for a payload that many receivers share.
+pub fn encode_headers(len: usize, frames: usize) -> Box<dyn FnMut()> {
+    let bytes = vec![b'p'; len];
+    let mut out = Vec::new();
+    Box::new(move || {
+        out.clear();
+        for _ in 0..frames {
+            encode_header(&mut out, Opcode::Text, true, black_box(&bytes).len(), None);
+        }
+        assert!(black_box(&out).len() >= 2 * frames);
+    })
+}
+
+/// Reads one request and writes the answer.
+pub fn accept(request: &'static [u8]) -> Box<dyn FnMut()> {
+    let mut out = Vec::new();
+    Box::new(move || {
+        out.clear();
+        match read_request(black_box(request), &HeadLimits::DEFAULT) {
+            Ok(Request::Upgrade(upgrade)) => upgrade.accept(None, &mut out),
+            _ => panic!("a valid request"),
+        }
+        assert!(black_box(&out).starts_with(b"HTTP/1.1 101"));
+    })
+}
