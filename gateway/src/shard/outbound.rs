@@ -47,6 +47,12 @@ impl Outbound {
             self.queue.drain(..self.sent);
             self.sent = 0;
         }
+        // By a quarter at a time: doubling would take twice what a slow reader is allowed.
+        let missing = bytes.len().saturating_sub(self.queue.capacity() - self.queue.len());
+        if missing > 0 {
+            let room = self.queue.capacity() - self.queue.len();
+            self.queue.reserve_exact(room + missing.max(self.queue.len() / 4));
+        }
         self.queue.extend_from_slice(bytes);
     }
 
@@ -94,6 +100,15 @@ mod tests {
         }
         assert!(outbound.queue.capacity() < 1 << 17, "{}", outbound.queue.capacity());
         assert!(got > 5_000);
+    }
+
+    #[test]
+    fn a_queue_takes_little_more_than_it_holds() {
+        let mut outbound = Outbound::default();
+        for _ in 0..1000 {
+            outbound.append(&[0; 300]);
+            assert!(outbound.queue.capacity() <= outbound.len() + outbound.len() / 4 + 300);
+        }
     }
 
     #[test]
