@@ -51,8 +51,8 @@ const COLUMNS: &[Column<Report>] = &[
         decimals: 2,
     },
     Column { title: "messages/s", figure: |report| report.messages_per_s, decimals: 0 },
-    Column { title: "p99 us", figure: |report| report.p99_us, decimals: 0 },
     Column { title: "p50 us", figure: |report| report.p50_us, decimals: 0 },
+    Column { title: "p99 us", figure: |report| report.p99_us, decimals: 0 },
     Column {
         title: "user bytes a connection, idle",
         figure: |report| report.memory.idle_bytes_per_connection,

@@ -201,7 +201,8 @@ fn result(args: &Args, rows: &[Row]) -> String {
          when the server gave back more of what its start took.\n\
          Between idle and after: 100,000 echoes of {payload} bytes, {outstanding} outstanding; \
          for corelane two heartbeats on each connection, each a user of its own.\nWhere huge pages are in use, memory as it runs grows in steps of 2 MiB; with \
-         4 KiB pages only, the steps vanish.\n\
+         4 KiB pages only, the steps vanish. Garbage collectors give memory back at their own \
+         times: for gws, gorilla and ws \"all growth\" is the sounder figure.\n\
          Median (smallest-largest) of {} fresh servers.\n\n\
          | who | idle, bytes | after, bytes | all growth, bytes | RSS at start, MB | after | in huge pages, MB | \
          connections/s |\n{}\n",
