@@ -1,9 +1,10 @@
-//! The same work done by the codec of this repository, by fastwebsockets and by tungstenite, in memory.
+//! The same work done by the codec of this repository, by fastwebsockets and by tungstenite, without a
+//! network.
 //!
 //! - Streams hold many masked frames, about 64 KiB together, and come again and again. A read gives at
 //!   most one stream, or a given number of bytes where the work says so.
-//! - All three copy what they read into a buffer of theirs once, unmask it, check text for UTF-8, and
-//!   hand out the payload. Encoding ends where the bytes would go to the kernel: nobody pays for that
+//! - All three read into a buffer of theirs by system calls, unmask, check text for UTF-8, and hand out
+//!   the payload. Encoding ends where the bytes would go to the kernel: nobody pays for that
 //!   copy.
 //! - Encoded frames lie in one piece, so fastwebsockets writes without `writev` but where the payload is
 //!   left in place.
@@ -91,7 +92,7 @@ fn stream(payload: Payload, len: usize, frames: usize, at_most: usize) -> Stream
     for _ in 0..frames {
         encode_frame_masked(&mut bytes, payload.opcode(), &vec![b'p'; len], KEY);
     }
-    Stream::new(bytes, at_most)
+    Stream::new(&bytes, at_most)
 }
 
 fn push(all: &mut Vec<Work>, what: &str, who: &str, units: usize, work: Box<dyn FnMut()>) {

@@ -43,7 +43,7 @@ pub fn encode_vectored(len: usize, frames: usize) -> Box<dyn FnMut()> {
 
 fn encode_as(payload: Payload, len: usize, frames: usize, vectored: bool) -> Box<dyn FnMut()> {
     let bytes: &'static [u8] = vec![b'p'; len].leak();
-    let stream = Stream::new(vec![0], usize::MAX);
+    let stream = Stream::new(&[0], usize::MAX);
     let mut socket = WebSocket::after_handshake(stream, Role::Server);
     socket.set_writev(vectored);
     Box::new(move || {

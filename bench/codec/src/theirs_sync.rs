@@ -23,7 +23,7 @@ pub fn decode(stream: Stream, frames: usize) -> Box<dyn FnMut()> {
 pub fn encode(payload: Payload, len: usize, frames: usize) -> Box<dyn FnMut()> {
     let bytes = Bytes::from(vec![b'p'; len]);
     let text = Utf8Bytes::try_from(bytes.clone()).expect("ASCII");
-    let stream = Stream::new(vec![0], usize::MAX);
+    let stream = Stream::new(&[0], usize::MAX);
     let mut socket = WebSocket::from_raw_socket(stream, Role::Server, None);
     Box::new(move || {
         for _ in 0..frames {
