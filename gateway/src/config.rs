@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::limits::Limits;
+use crate::limits::{Admission, Limits};
 use crate::session::rules::Mode;
 
 /// Which driver the shards run on.
@@ -46,8 +46,8 @@ pub struct GatewayConfig {
     pub mode: Mode,
     /// Limits of connections.
     pub limits: Limits,
-    /// Connections in all; 0 for as many as the open-file limit allows.
-    pub max_connections: usize,
+    /// Who is let in.
+    pub admission: Admission,
 }
 
 impl GatewayConfig {
@@ -60,7 +60,7 @@ impl GatewayConfig {
             io: IoChoice::Auto,
             mode,
             limits: Limits::default(),
-            max_connections: 0,
+            admission: Admission::default(),
         }
     }
 }

@@ -27,7 +27,44 @@ pub struct Limits {
     pub request_burst: u32,
     /// Bytes that may wait for a connection that reads slowly before pushes to it are left out and
     /// marked with LAGGED. Answers to its own requests may use four times that, then it is closed.
+    ///
+    /// As long as more than this waits, nothing is received from the connection either.
     pub outbound_bytes: usize,
+    /// Frames without a purpose (pings, pongs, heartbeats, requests that are refused) a second in the
+    /// long run, 1 to 1000; more ends the connection.
+    pub idle_frames_per_second: u32,
+    /// Such frames at once after a pause; at most 65 times the number a second.
+    pub idle_frame_burst: u32,
+}
+
+/// Who is let in. Everything here is for the whole process, however many shards it has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admission {
+    /// Connections in all; 0: as many as the open-file limit allows.
+    pub max_connections: usize,
+    /// Connections of one address (an IPv6 address counts as its /64 network); 0: any number. Off by
+    /// default: behind a proxy, and behind the address translation of a mobile network or a company,
+    /// thousands of users have one address.
+    pub max_per_address: u32,
+    /// New connections a second in the long run; 0: any number.
+    pub connections_per_second: f64,
+    /// New connections at once after a pause.
+    pub connection_burst: u32,
+    /// Logins that may wait for their answer before further ones, and new connections, are sent away
+    /// with a delay.
+    pub max_logins: usize,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self {
+            max_connections: 0,
+            max_per_address: 0,
+            connections_per_second: 0.0,
+            connection_burst: 1_000,
+            max_logins: 8_192,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -45,6 +82,8 @@ impl Default for Limits {
             requests_per_second: 20.0,
             request_burst: 100,
             outbound_bytes: 256 * 1024,
+            idle_frames_per_second: 50,
+            idle_frame_burst: 1_000,
         }
     }
 }
@@ -76,7 +115,7 @@ impl Limits {
 }
 
 /// Descriptors kept free for everything that is not a client connection: stores, logs, HTTP answers.
-pub const RESERVED_DESCRIPTORS: u64 = 256;
+pub const RESERVED_DESCRIPTORS: usize = 256;
 /// Most readiness events taken in one turn: small enough to be fair to the mailbox.
 pub const EVENTS_PER_TURN: usize = 512;
 /// Most connections accepted in one turn.
@@ -93,5 +132,5 @@ pub const UPLINK_CALLS: usize = 65_536;
 pub const MAILBOX_BATCHES: usize = 256;
 /// Orders and answers that may wait for one shard.
 pub const MAILBOX_ORDERS: usize = 8_192;
-/// Plain HTTP connections served at once.
+/// Plain HTTP connections served at once, at most; fewer where few open files are allowed.
 pub const HTTP_CONNECTIONS: usize = 1024;

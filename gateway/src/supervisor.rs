@@ -8,12 +8,14 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 
 use crate::config::{GatewayConfig, IoChoice};
-use crate::limits::{HTTP_CONNECTIONS, RESERVED_DESCRIPTORS};
 use crate::mailbox::{Mailbox, Order};
+use crate::net::capacity::{Capacity, HandedOver};
+use crate::net::descriptors::Budget;
 use crate::net::listener;
 use crate::rt::IoDriver;
+use crate::session::bucket::Rate;
 use crate::session::rules::Rules;
-use crate::shard::{self, HandedOver, ShardSetup, Stats, StatsSnapshot};
+use crate::shard::{self, ShardSetup, Stats, StatsSnapshot};
 use crate::uplink::Uplink;
 
 /// A running gateway.
@@ -35,10 +37,14 @@ impl Gateway {
     pub fn start(config: &GatewayConfig) -> io::Result<Self> {
         let driver = choose_driver(config.io)?;
         let count = config.shards.max(1);
-        let max_connections = connections_per_shard(config.max_connections, count);
+        let admission = &config.admission;
+        let budget = Budget::of_this_process(admission.max_connections);
+        report(&budget, config);
+        let capacity =
+            Arc::new(Capacity::new(budget.connections, admission.max_per_address, budget.http));
         let listeners = listener::open(config.listen, count)?;
         let addr = listeners[0].local_addr()?;
-        let (http_sender, http) = mpsc::channel(HTTP_CONNECTIONS);
+        let (http_sender, http) = mpsc::channel(budget.http);
         let mut gateway = Self {
             addr,
             driver,
@@ -57,7 +63,14 @@ impl Gateway {
                 rules: rules.clone(),
                 driver,
                 listener,
-                max_connections,
+                capacity: Arc::clone(&capacity),
+                connection_rate: share_of_rate(
+                    admission.connections_per_second,
+                    admission.connection_burst,
+                    count,
+                ),
+                max_logins: admission.max_logins.div_ceil(count).max(1),
+                max_seen_off: (budget.reserve / 4 / count).max(1),
                 mailbox: Arc::clone(&mailbox),
                 uplink: Arc::clone(&gateway.uplink),
                 http: Some(http_sender.clone()),
@@ -167,19 +180,29 @@ fn pin_to_core(index: usize, count: usize) {
     }
 }
 
-/// Raises the open-file limit to what is allowed and leaves a reserve of it to everything else.
-fn connections_per_shard(wanted: usize, shards: usize) -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current < limit.maximum {
-        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            tracing::warn!(%error, "cannot raise the open-file limit");
-        }
+/// Says what the limits come to, so that nobody has to find out under load.
+fn report(budget: &Budget, config: &GatewayConfig) {
+    let Budget { limit, reserve, http, connections } = *budget;
+    tracing::info!(
+        open_files = limit,
+        reserve,
+        http,
+        connections,
+        per_address = config.admission.max_per_address,
+        "room for connections"
+    );
+    if config.admission.max_connections > connections {
+        tracing::warn!(
+            wanted = config.admission.max_connections,
+            connections,
+            "the open-file limit allows fewer connections than wanted"
+        );
     }
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let room =
-        usize::try_from(files.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX).max(1);
-    let total = if wanted == 0 { room } else { wanted.min(room) };
-    total.div_ceil(shards)
+}
+
+/// One shard's share of a rate of the whole process.
+fn share_of_rate(per_second: f64, burst: u32, shards: usize) -> Option<Rate> {
+    let shards = u32::try_from(shards).unwrap_or(u32::MAX);
+    (per_second > 0.0)
+        .then(|| Rate::new(per_second / f64::from(shards), burst.div_ceil(shards).max(1)))
 }

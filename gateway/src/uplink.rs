@@ -75,6 +75,11 @@ impl<T: Weight> Lane<T> {
         Ok(())
     }
 
+    /// Whether so much waits that nobody new should be let in: three quarters of what it takes.
+    pub fn is_crowded(&self) -> bool {
+        self.held.load(Ordering::Relaxed) / 3 >= self.capacity / 4
+    }
+
     fn wake(&self) {
         let consumer = self.consumer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         consumer.iter().for_each(Thread::unpark);
@@ -144,6 +149,13 @@ pub struct Uplink {
     pub calls: Lane<Vec<Call>>,
 }
 
+impl Uplink {
+    /// Whether so much waits for the logic service that nobody new should be let in.
+    pub fn is_crowded(&self) -> bool {
+        self.messages.is_crowded() || self.calls.is_crowded()
+    }
+}
+
 impl Default for Uplink {
     fn default() -> Self {
         Self { messages: Lane::new(UPLINK_MESSAGES), calls: Lane::new(UPLINK_CALLS) }
@@ -167,6 +179,17 @@ mod tests {
         assert_eq!(lane.offer(batch(1)).unwrap_err().frames.len(), 1);
         assert_eq!(lane.take_all(Duration::ZERO, drop), Some(true));
         assert!(lane.offer(batch(10)).is_ok());
+    }
+
+    #[test]
+    fn a_lane_is_crowded_before_it_is_full() {
+        let lane = Lane::new(100);
+        lane.offer(batch(70)).unwrap();
+        assert!(!lane.is_crowded());
+        lane.offer(batch(5)).unwrap();
+        assert!(lane.is_crowded());
+        assert_eq!(lane.take_all(Duration::ZERO, drop), Some(true));
+        assert!(!lane.is_crowded());
     }
 
     #[test]

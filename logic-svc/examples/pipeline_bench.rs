@@ -325,7 +325,7 @@ fn without_store<M: Members>(members: M) -> Pipeline<Counting, M, Egress<LocalPr
     let presence = Arc::new(LocalPresence::default());
     for user in 1..=USERS {
         let connection = ConnectionId { shard: user as u32 % 2, slot: user as u32, generation: 1 };
-        presence.write().login(user, "", connection);
+        presence.write().login(user, "", connection, usize::MAX);
     }
     let settings = Settings {
         content_max_bytes: 4096,

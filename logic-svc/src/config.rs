@@ -15,6 +15,8 @@ pub struct Config {
     pub heartbeat_ms: u32,
     /// Longest content of a message in bytes.
     pub content_max_bytes: usize,
+    /// Connections one user may have at the same time.
+    pub max_connections_per_user: usize,
     /// Most messages one transaction takes.
     pub tick_max_messages: usize,
     /// Lifetime of an access token in seconds.
@@ -72,6 +74,7 @@ impl Default for Config {
             dev_login: false,
             heartbeat_ms: 30_000,
             content_max_bytes: CONTENT_MAX_BYTES,
+            max_connections_per_user: 32,
             tick_max_messages: 4096,
             access_token_s: 15 * 60,
             refresh_token_s: 30 * 24 * 3600,

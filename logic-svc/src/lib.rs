@@ -106,6 +106,7 @@ impl Service {
         let settings = ops::Settings {
             dev_login: config.dev_login,
             heartbeat_ms: config.heartbeat_ms,
+            max_connections_per_user: config.max_connections_per_user,
             event_members_max: config.event_members_max,
         };
         let shared_sink = Arc::clone(&sink);

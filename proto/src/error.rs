@@ -46,6 +46,8 @@ error_codes! {
     UnknownCommand = 420, "UNKNOWN_COMMAND", false;
     /// More requests than the rate limit allows.
     RateLimited = 429, "RATE_LIMITED", true;
+    /// The user has as many connections as a user may have.
+    TooManyDevices = 430, "TOO_MANY_DEVICES", true;
     /// A fault on the server's side; the request had no effect that was acknowledged.
     Internal = 500, "INTERNAL", true;
     /// The server cannot take the request now.
@@ -84,6 +86,10 @@ pub mod close_code {
     pub const SLOW_CONSUMER: u16 = 4101;
     /// Nothing was heard for three heartbeats.
     pub const HEARTBEAT_TIMEOUT: u16 = 4102;
+    /// The connection sent too many frames without a purpose (pings, heartbeats, requests that are refused).
+    pub const FLOODING: u16 = 4103;
+    /// The user has as many connections as a user may have; one of them has to end first.
+    pub const TOO_MANY_DEVICES: u16 = 4104;
     /// The token was refused, has expired, or did not come within the handshake deadline.
     pub const UNAUTHENTICATED: u16 = 4200;
     /// No login within the handshake deadline.

@@ -13,6 +13,7 @@ use anyhow::Context;
 use gateway::Gateway;
 use gateway::bus::direct::{Calls, Messages};
 use gateway::config::GatewayConfig;
+use gateway::control::http_handoff::{HttpTimes, serve};
 use gateway::rt::IoDriver;
 use gateway::session::rules::{Access, Mode};
 use logic_svc::Service;
@@ -71,7 +72,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
     let workers = start_workers(&gateway, &service)?;
     if let Some(handed_over) = gateway.take_http() {
         let site = site::router(service.router(), settings.web_dir.as_deref());
-        runtime.spawn(gateway::control::http_handoff::serve(handed_over, site));
+        runtime.spawn(serve(handed_over, site, HttpTimes::default()));
     }
 
     announce(&gateway);
@@ -94,6 +95,7 @@ fn stop(gateway: Gateway, workers: Vec<JoinHandle<()>>, service: Service) -> any
         accepted = stats.accepted,
         messages = stats.messages,
         pushes = stats.pushes,
+        refused = stats.refused,
         "stopped"
     );
     outcome
@@ -122,7 +124,7 @@ fn gateway_config(settings: &Settings) -> GatewayConfig {
         shards: settings.shards,
         io: settings.io,
         limits: settings.limits.clone(),
-        max_connections: settings.max_connections,
+        admission: settings.admission.clone(),
         ..GatewayConfig::new(settings.listen, Mode::Serve(access))
     }
 }
@@ -133,6 +135,7 @@ fn logic_config(settings: &Settings) -> logic_svc::config::Config {
         dev_login: settings.dev_login,
         heartbeat_ms: settings.limits.heartbeat_ms,
         content_max_bytes: settings.limits.content_max_bytes,
+        max_connections_per_user: settings.max_connections_per_user,
         access_token_s: settings.access_token_s,
         refresh_token_s: settings.refresh_token_s,
         #[cfg(feature = "fault-injection")]

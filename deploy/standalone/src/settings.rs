@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, Command};
 use gateway::config::{IoChoice, cores};
-use gateway::limits::Limits;
+use gateway::limits::{Admission, Limits};
 
 /// All settings with their types.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +19,8 @@ pub(crate) struct Settings {
     pub(crate) io: IoChoice,
     pub(crate) web_dir: Option<PathBuf>,
     pub(crate) log: String,
-    pub(crate) max_connections: usize,
+    pub(crate) admission: Admission,
+    pub(crate) max_connections_per_user: usize,
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) query_token: bool,
     pub(crate) access_token_s: u64,
@@ -40,7 +41,8 @@ impl Default for Settings {
             io: IoChoice::Auto,
             web_dir: None,
             log: "info".to_owned(),
-            max_connections: 0,
+            admission: Admission::default(),
+            max_connections_per_user: logic.max_connections_per_user,
             allowed_origins: Vec::new(),
             query_token: false,
             access_token_s: logic.access_token_s,
@@ -97,7 +99,12 @@ const SETTINGS: &[Setting] = &[
         |s, text| { s.web_dir = Some(non_empty(text)?); Some(()) }),
     setting!("log", "What is logged to stderr: error, warn, info, debug, or filters such as gateway=debug [info]", "a level or a list of filters", false,
         |s, text| { text.parse::<tracing_subscriber::EnvFilter>().ok()?; text.clone_into(&mut s.log); Some(()) }),
-    number!("max_connections", "Connections in all; 0: as many as the open-file limit allows [0]", "a number from 0", 0..=100_000_000, max_connections),
+    number!("max_connections", "Connections in all; 0: as many as the open-file limit allows [0]", "a number from 0 to 100000000", 0..=100_000_000, admission.max_connections),
+    number!("max_connections_per_address", "Connections of one address (IPv6: of one /64 network); 0: any number, right behind a proxy [0]", "a number from 0 to 100000000", 0..=100_000_000, admission.max_per_address),
+    number!("max_connections_per_user", "Connections of one user; the same device takes its old place [32]", "a number from 1 to 1000000", 1..=1_000_000, max_connections_per_user),
+    number!("connections_per_second", "New connections a second in the long run; 0: any number [0]", "a number from 0 to 1000000", 0.0..=1e6, admission.connections_per_second),
+    number!("connection_burst", "New connections at once after a pause [1000]", "a number from 1 to 1000000", 1..=1_000_000, admission.connection_burst),
+    number!("max_logins", "Logins that may be under way before others are sent away with a delay [8192]", "a number from 1 to 1000000", 1..=1_000_000, admission.max_logins),
     setting!("allowed_origins", "Origins that browser pages may come from, separated by commas; empty: any [empty]", "origins such as https://chat.example.org, separated by commas", false,
         |s, text| { s.allowed_origins = origins(text)?; Some(()) }),
     setting!("query_token", "Accept the token as ?token= too [false]", "true or false", true,
@@ -111,6 +118,8 @@ const SETTINGS: &[Setting] = &[
     number!("message_burst", "Messages a connection may send at once [5]", "a number from 1 to 1000000", 1..=1_000_000, limits.message_burst),
     number!("requests_per_second", "Other requests a connection may make in the long run [20]", "a number from 0.001 to 1000000", 0.001..=1e6, limits.requests_per_second),
     number!("request_burst", "Other requests a connection may make at once [100]", "a number from 1 to 1000000", 1..=1_000_000, limits.request_burst),
+    number!("idle_frames_per_second", "Pings, heartbeats and refused requests a connection may send in the long run [50]", "a number from 1 to 1000", 1..=1_000, limits.idle_frames_per_second),
+    number!("idle_frame_burst", "Such frames at once; at most 65 times the number a second [1000]", "a number from 10 to 65000", 10..=65_000, limits.idle_frame_burst),
     number!("content_max_bytes", "Longest content of a message [4096]", "a number from 1 to 65536", 1..=65_536, limits.content_max_bytes),
     number!("max_message_bytes", "Largest WebSocket message or binary frame [65536]", "a number from 1024 to 67108864", 1024..=67_108_864, limits.max_message_bytes),
     number!("max_fragments", "Fragments a WebSocket message may come in [1024]", "a number from 1 to 1000000", 1..=1_000_000, limits.max_fragments),
@@ -217,6 +226,12 @@ impl Settings {
             return Err(Invalid(format!(
                 "max_message_bytes is {} but must be at least content_max_bytes, which is {}",
                 self.limits.max_message_bytes, self.limits.content_max_bytes
+            )));
+        }
+        if self.limits.idle_frame_burst > 65 * self.limits.idle_frames_per_second {
+            return Err(Invalid(format!(
+                "idle_frame_burst is {} but must be at most 65 times idle_frames_per_second, which is {}",
+                self.limits.idle_frame_burst, self.limits.idle_frames_per_second
             )));
         }
         Ok(self)

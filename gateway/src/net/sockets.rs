@@ -83,6 +83,15 @@ pub fn finish_sending(fd: impl AsFd) {
     let _ = rustix::net::shutdown(fd, Shutdown::Write);
 }
 
+/// A descriptor that stands for nothing: given up when there is no other left, so that one more
+/// connection can be taken and told.
+///
+/// # Errors
+/// There is none left.
+pub fn spare_descriptor() -> io::Result<OwnedFd> {
+    Ok(rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?)
+}
+
 /// Makes the next close send a reset instead of lingering: for connections that are refused.
 pub fn reset_on_close(fd: impl AsFd) {
     let _ = rustix::net::sockopt::set_socket_linger(fd, Some(std::time::Duration::ZERO));

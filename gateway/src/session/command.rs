@@ -43,7 +43,8 @@ impl Session {
     pub(super) fn on_command(&mut self, cx: &mut Context<'_>, command: Command) {
         match (command, self.phase) {
             (Command::Heartbeat { request_id }, _) => {
-                answer::heartbeat(&mut cx.out.bytes, self.wire(), request_id)
+                answer::heartbeat(&mut cx.out.bytes, self.wire(), request_id);
+                self.charge(cx);
             }
             (Command::Login(login), Phase::Anonymous) => {
                 self.begin_login(cx, login.hello, Some(login.request_id))
@@ -55,7 +56,10 @@ impl Session {
             (Command::Call { request_id, request }, Phase::Open) => {
                 self.on_call(cx, request_id, request)
             }
-            (command, _) => refuse_unauthenticated(cx, self.wire(), command),
+            (command, _) => {
+                refuse_unauthenticated(cx, self.wire(), command);
+                self.charge(cx);
+            }
         }
     }
 
@@ -63,7 +67,8 @@ impl Session {
         let allowed = check_send(&send, cx.rules.limits.content_max_bytes)
             .and_then(|()| take(&mut self.messages, &cx.rules.message_rate, cx.now_ms));
         if let Err(failure) = allowed {
-            return self.refuse_send(cx, &send, &failure);
+            self.refuse_send(cx, &send, &failure);
+            return self.charge(cx);
         }
         cx.out.messages.push(UpstreamFrame {
             slot: cx.id.slot,
@@ -88,7 +93,8 @@ impl Session {
         let allowed = check_call(&request)
             .and_then(|()| take(&mut self.requests, &cx.rules.request_rate, cx.now_ms));
         if let Err(failure) = allowed {
-            return self.refuse_call(cx, &request, request_id, &failure);
+            self.refuse_call(cx, &request, request_id, &failure);
+            return self.charge(cx);
         }
         cx.out.calls.push(Call {
             shard: cx.id.shard,

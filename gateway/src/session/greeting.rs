@@ -2,14 +2,18 @@
 
 use codec::detect::{Detected, detect};
 use codec::ws::handshake::{Rejection, Request, Upgrade, read_request};
+use proto::error::close_code;
 use proto::v1::Hello;
 
 use super::rules::{Access, Mode};
-use super::{Buffer, Context, Form, Phase, Session, Transport, Verdict};
+use super::{Buffer, Cause, Context, Form, Phase, Session, Transport, Verdict};
 
 const JSON_PROTOCOL: &str = "corelane.json.v1";
 const BINARY_PROTOCOL: &str = "corelane.bin.v1";
 const TOKEN_PREFIX: &str = "bearer.";
+
+/// When whoever found no room may come back.
+const NO_ROOM_DELAY_MS: u32 = 5_000;
 
 /// What a handshake leads to.
 struct Accepted {
@@ -48,6 +52,7 @@ impl Session {
     fn greet_binary(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) {
         match codec::binary::read_preface(bytes) {
             Ok(false) => self.keep_head(bytes),
+            Ok(true) if cx.out.no_room => self.no_room_for_stream(cx),
             Ok(true) => {
                 self.phase = Phase::Anonymous;
                 self.transport = Transport::Tcp;
@@ -67,6 +72,18 @@ impl Session {
         }
     }
 
+    fn no_room_for_stream(&mut self, cx: &mut Context<'_>) {
+        cx.out.cause = Some(Cause::NoRoom);
+        super::answer::goaway(
+            &mut cx.out.bytes,
+            super::Wire::BinaryStream,
+            close_code::OVERLOADED,
+            NO_ROOM_DELAY_MS,
+            "the server has no room now",
+        );
+        self.end(cx);
+    }
+
     fn greet_http(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) {
         let accepted = match read_request(bytes, &cx.rules.head) {
             Ok(Request::NeedMore) => return self.keep_head(bytes),
@@ -78,6 +95,10 @@ impl Session {
                 cx.out.verdict = Verdict::HandOver;
                 self.phase = Phase::Ended;
                 return;
+            }
+            Ok(Request::Upgrade(_)) if cx.out.no_room => {
+                cx.out.cause = Some(Cause::NoRoom);
+                Err(Rejection { status: 503, reason: "the server has no room now" })
             }
             Ok(Request::Upgrade(upgrade)) => accept(cx, &upgrade),
             Err(rejection) => Err(rejection),

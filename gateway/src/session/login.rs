@@ -4,7 +4,7 @@ use proto::error::{ErrorCode, close_code};
 use proto::limits::{DEVICE_CLASS_MAX_BYTES, DEVICE_ID_MAX_BYTES, TOKEN_MAX_BYTES};
 use proto::v1::{Call, Failure, Hello, Welcome, call};
 
-use super::{Buffer, Context, Phase, Session, answer};
+use super::{Buffer, Cause, Context, Phase, Session, answer};
 
 /// A login under way.
 pub(super) struct LoginWait {
@@ -27,6 +27,12 @@ impl Session {
         self.buffer = Buffer::Login(Box::new(LoginWait { held: Vec::new(), answer }));
         if let Some(detail) = refusal {
             return self.on_login_failed(cx, &ErrorCode::Unauthenticated.failure(detail));
+        }
+        if cx.out.login_delay_ms > 0 {
+            cx.out.cause = Some(Cause::LoginShed);
+            let failure =
+                ErrorCode::Busy.retry_after(cx.out.login_delay_ms, "too many logins at once");
+            return self.on_login_failed(cx, &failure);
         }
         self.announced = true;
         cx.out.calls.push(Call {
@@ -72,8 +78,16 @@ impl Session {
         if let Some(request_id) = wait.answer {
             answer::failure(&mut cx.out.bytes, self.wire(), answer::LOGIN, request_id, failure);
         }
-        let code =
-            if failure.temporary { close_code::OVERLOADED } else { close_code::UNAUTHENTICATED };
+        let code = match failure {
+            Failure { code, .. } if *code == ErrorCode::TooManyDevices.code() => {
+                close_code::TOO_MANY_DEVICES
+            }
+            Failure { temporary: true, .. } => close_code::OVERLOADED,
+            _ => close_code::UNAUTHENTICATED,
+        };
+        if failure.retry_after_ms > 0 {
+            return self.send_away(cx, code, failure.retry_after_ms, &failure.detail);
+        }
         self.close(cx, code, &failure.detail);
     }
 }

@@ -26,7 +26,7 @@ mod tests;
 use proto::error::close_code;
 
 pub use command::Command;
-pub use output::{Outputs, Verdict};
+pub use output::{Cause, Outputs, Verdict};
 
 use crate::ids::ConnId;
 use bucket::Bucket;
@@ -212,8 +212,11 @@ impl Session {
             }
             Event::Text(text) => self.on_text(cx, text),
             Event::Binary(bytes) => self.on_binary_message(cx, bytes),
-            Event::Ping(payload) => encode_frame(&mut cx.out.bytes, Opcode::Pong, payload),
-            Event::Pong(_) => {}
+            Event::Ping(payload) => {
+                encode_frame(&mut cx.out.bytes, Opcode::Pong, payload);
+                self.charge(cx);
+            }
+            Event::Pong(_) => self.charge(cx),
             // RFC 6455 5.5.1: answer with the code received.
             Event::Close(Some(frame)) => self.close_websocket(cx, frame.code, ""),
             Event::Close(None) => {
@@ -230,7 +233,10 @@ impl Session {
         self.form = Form::Json;
         match json::decode(text) {
             Ok(command) => self.on_command(cx, command),
-            Err(refusal) => answer::refuse(&mut cx.out.bytes, Wire::Json, &refusal),
+            Err(refusal) => {
+                answer::refuse(&mut cx.out.bytes, Wire::Json, &refusal);
+                self.charge(cx);
+            }
         }
     }
 
@@ -239,6 +245,9 @@ impl Session {
             return self.close(cx, close_code::PROTOCOL_VIOLATION, "this connection speaks JSON");
         }
         self.form = Form::Binary;
+        if message.is_empty() {
+            return self.charge(cx);
+        }
         loop {
             match codec::binary::next_in_message(&mut message, &cx.rules.binary) {
                 Ok(Some(frame)) => self.on_frame(cx, &frame),
@@ -292,7 +301,22 @@ impl Session {
                 self.close(cx, close_code::UNAUTHENTICATED, "the first frame must be HELLO")
             }
             Ok(command) => self.on_command(cx, command),
-            Err(refusal) => answer::refuse(&mut cx.out.bytes, self.wire(), &refusal),
+            Err(refusal) => {
+                answer::refuse(&mut cx.out.bytes, self.wire(), &refusal);
+                self.charge(cx);
+            }
+        }
+    }
+
+    /// Counts a frame without a purpose, and ends a connection that sends little else.
+    fn charge(&mut self, cx: &mut Context<'_>) {
+        if self.phase == Phase::Echo {
+            return;
+        }
+        cx.out.debt_ms = cx.out.debt_ms.saturating_add(cx.rules.idle_frame_ms);
+        if cx.out.debt_ms > cx.rules.max_debt_ms && self.phase != Phase::Ended {
+            cx.out.cause = Some(Cause::Flood);
+            self.close(cx, close_code::FLOODING, "too many frames without a purpose");
         }
     }
 
@@ -311,19 +335,20 @@ impl Session {
 
     /// Says GOAWAY with a delay and ends the connection: the server is stopping.
     pub fn go_away(&mut self, cx: &mut Context<'_>, reconnect_after_ms: u32) {
-        let wire = self.wire();
-        if matches!(self.phase, Phase::Open | Phase::LoggingIn | Phase::Anonymous)
-            && wire != Wire::BinaryStream
-        {
-            answer::goaway(
-                &mut cx.out.bytes,
-                wire,
-                close_code::GOING_AWAY,
-                reconnect_after_ms,
-                "the server is stopping",
-            );
+        self.send_away(cx, close_code::GOING_AWAY, reconnect_after_ms, "the server is stopping");
+    }
+
+    /// Ends the connection as [`Self::close`] does, with a GOAWAY before it that says when to come back.
+    fn send_away(&mut self, cx: &mut Context<'_>, code: u16, delay_ms: u32, reason: &str) {
+        if !matches!(self.phase, Phase::Open | Phase::LoggingIn | Phase::Anonymous) {
+            return self.close(cx, code, reason);
         }
-        self.close(cx, close_code::GOING_AWAY, "the server is stopping");
+        let wire = self.wire();
+        answer::goaway(&mut cx.out.bytes, wire, code, delay_ms, reason);
+        match wire {
+            Wire::BinaryStream => self.end(cx),
+            _ => self.close_websocket(cx, code, reason),
+        }
     }
 
     fn close_websocket(&mut self, cx: &mut Context<'_>, code: u16, reason: &str) {

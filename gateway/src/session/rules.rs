@@ -41,6 +41,10 @@ pub struct Rules {
     pub message_rate: Rate,
     /// For all other requests.
     pub request_rate: Rate,
+    /// What one frame without a purpose costs: milliseconds until it is forgiven.
+    pub idle_frame_ms: u32,
+    /// Debt that ends a connection.
+    pub max_debt_ms: u32,
 }
 
 impl Rules {
@@ -57,9 +61,18 @@ impl Rules {
             binary: limits.binary(),
             message_rate: Rate::new(limits.messages_per_second, limits.message_burst),
             request_rate: Rate::new(limits.requests_per_second, limits.request_burst),
+            idle_frame_ms: idle_frame_ms(&limits),
+            // A connection keeps its debt in 16 bits.
+            max_debt_ms: idle_frame_ms(&limits)
+                .saturating_mul(limits.idle_frame_burst)
+                .min(u32::from(u16::MAX)),
             limits,
         }
     }
+}
+
+fn idle_frame_ms(limits: &Limits) -> u32 {
+    (1_000 / limits.idle_frames_per_second.max(1)).max(1)
 }
 
 impl Access {

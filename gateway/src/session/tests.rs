@@ -443,6 +443,15 @@ fn going_away_tells_when_to_come_back() {
     let goaway: Value = serde_json::from_slice(&frames[0].1).unwrap();
     assert_eq!((&goaway["cmd"], &goaway["reconnect_after_ms"]), (&json!(11), &json!(1500)));
     assert_eq!(frames[1].1, 4000_u16.to_be_bytes());
+    let mut client = Client::serve();
+    client.feed(&codec::binary::PREFACE);
+    client.with(|session, cx| session.go_away(cx, 1500));
+    let goaway: proto::v1::Goaway = prost::Message::decode(&client.out.bytes[2..]).unwrap();
+    assert_eq!(
+        (goaway.code, goaway.reconnect_after_ms),
+        (4000, 1500),
+        "the delay travels on TCP too"
+    );
 }
 
 proptest::proptest! {

@@ -5,9 +5,10 @@ use std::io;
 
 use proto::v1::UpstreamBatch;
 
+use super::clock::Drain;
 use super::outgoing::HeadIndex;
 use super::stats;
-use super::turn::{Drain, Shard};
+use super::turn::Shard;
 use crate::limits::ARENA_FLUSH_BYTES;
 use crate::net::poll_set::Token;
 use crate::net::sockets::{self, Send};

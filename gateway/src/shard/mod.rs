@@ -13,6 +13,8 @@
 //! - Output bytes stay in the arena until the submit has returned; sockets are closed after it.
 //! - An idle connection holds a table entry, an epoll entry and a place in the wheel, nothing else.
 
+mod admission;
+mod clock;
 mod connection;
 mod end_of_turn;
 mod fanout;
@@ -28,4 +30,3 @@ mod wheel;
 
 pub use run::{ShardSetup, run};
 pub use stats::{Stats, StatsSnapshot};
-pub use turn::HandedOver;

@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::admission::DoorLimits;
+use super::clock::Drain;
 use super::stats::Stats;
-use super::turn::{Drain, HandedOver, Parts, Shard, TICK_MS};
+use super::turn::{Parts, Shard, TICK_MS};
 use crate::mailbox::Mailbox;
+use crate::net::capacity::{Capacity, HandedOver};
 use crate::net::sends::Sends;
 use crate::rt::{Awaitable, IoDriver, MonoioEpoll, MonoioUring, Runtime};
+use crate::session::bucket::Rate;
 use crate::session::rules::Rules;
 use crate::uplink::Uplink;
 
@@ -27,8 +31,14 @@ pub struct ShardSetup {
     pub driver: IoDriver,
     /// Its own listener.
     pub listener: TcpListener,
-    /// Connections it takes before it refuses.
-    pub max_connections: usize,
+    /// What the whole process has room for.
+    pub capacity: Arc<Capacity>,
+    /// The shard's share of new connections a second; `None`: any number.
+    pub connection_rate: Option<Rate>,
+    /// Its share of logins that may wait for their answer.
+    pub max_logins: usize,
+    /// Its share of refused connections that may be kept for a moment.
+    pub max_seen_off: usize,
     /// The door in.
     pub mailbox: Arc<Mailbox>,
     /// The door out.
@@ -72,7 +82,12 @@ async fn serve<R: Runtime>(setup: ShardSetup) -> io::Result<()> {
         rules: setup.rules,
         sends,
         listener: setup.listener,
-        max_connections: setup.max_connections,
+        door: DoorLimits {
+            capacity: setup.capacity,
+            rate: setup.connection_rate,
+            max_logins: setup.max_logins,
+            max_seen_off: setup.max_seen_off,
+        },
         mailbox: setup.mailbox,
         uplink: setup.uplink,
         http: setup.http,

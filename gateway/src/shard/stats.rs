@@ -34,8 +34,26 @@ stats! {
     connections,
     /// Connections accepted since the start.
     accepted,
-    /// Connections refused for want of room.
+    /// Connections refused, whatever the reason.
     refused,
+    /// ... because the process has as many as it may.
+    refused_full,
+    /// ... because their address has as many as it may.
+    refused_address,
+    /// ... because more came at once than the rate allows.
+    refused_rate,
+    /// ... because the logic service does not keep up.
+    refused_overload,
+    /// ... because the process is out of descriptors.
+    refused_descriptors,
+    /// ... because there is no room for more plain HTTP.
+    refused_http,
+    /// Accepts that failed for want of descriptors or memory, and were tried again later.
+    accepts_failed,
+    /// Logins sent away because too many were under way.
+    logins_shed,
+    /// Connections closed for too many frames without a purpose.
+    flooded,
     /// Turns of the pump.
     turns,
     /// Messages handed to the uplink.
@@ -59,4 +77,8 @@ pub(super) fn add(counter: &AtomicU64, count: usize) {
 
 pub(super) fn set(counter: &AtomicU64, value: usize) {
     counter.store(value as u64, Ordering::Relaxed);
+}
+
+pub(super) fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }

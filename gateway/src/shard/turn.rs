@@ -1,57 +1,36 @@
 //! The turn: the only place where rooms meet. It never awaits.
 
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use proto::error::{ErrorCode, close_code};
+use proto::error::ErrorCode;
 use proto::v1::{Call, Closed, UpstreamFrame, call};
 use tokio::sync::mpsc;
 
+use super::admission::{Door, DoorLimits};
+use super::clock::{Drain, LINGER_MS};
 use super::connection::Connection;
 use super::outgoing::{Outgoing, Place};
 use super::stats::{self, Stats};
 use super::table::Table;
 use super::wheel::Wheel;
 use crate::ids::ConnId;
-use crate::limits::{ACCEPTS_PER_TURN, EVENTS_PER_TURN, RECV_BUFFER_BYTES};
+use crate::limits::{EVENTS_PER_TURN, RECV_BUFFER_BYTES};
 use crate::mailbox::{Mailbox, Order};
+use crate::net::capacity::HandedOver;
 use crate::net::poll_set::{PollSet, Readiness, Token};
 use crate::net::sends::Sends;
-use crate::net::sockets::{self, Accepted, Received};
-use crate::session::rules::{Mode, Rules};
-use crate::session::{Context, Outputs, Phase, Session, Verdict};
+use crate::net::sockets::{self, Received};
+use crate::session::rules::Rules;
+use crate::session::{Cause, Context, Outputs, Phase, Session, Verdict};
 use crate::uplink::Uplink;
-
-/// A plain HTTP connection and the bytes already read from it.
-pub type HandedOver = (OwnedFd, Vec<u8>);
 
 pub(super) const LISTENER: Token = Token { slot: u32::MAX, generation: 0 };
 pub(super) const MAILBOX: Token = Token { slot: u32::MAX, generation: 1 };
 
-/// How long the peer has to finish after our last byte.
-pub(super) const LINGER_MS: u32 = 2_000;
-/// How long answers under way are waited for when the server stops.
-const DRAIN_MS: u32 = 5_000;
-/// When the server stops each client gets a delay of its own, so that this many a millisecond and
-/// shard come back rather than all at once.
-const RECONNECTS_PER_MS: u32 = 5;
 /// The wheel's tick.
 pub(super) const TICK_MS: u32 = 250;
-
-/// How far stopping has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Drain {
-    /// Not stopping.
-    No,
-    /// Answers under way are waited for.
-    Finishing { since_ms: u32 },
-    /// GOAWAY was said.
-    Leaving { since_ms: u32 },
-    /// Nothing is left to do.
-    Done,
-}
 
 /// One core's share of the gateway.
 pub(super) struct Shard {
@@ -66,7 +45,7 @@ pub(super) struct Shard {
     pub(super) places: Vec<(Token, Place)>,
     pub(super) closing: Vec<Token>,
     pub(super) listener: Option<TcpListener>,
-    pub(super) max_connections: usize,
+    pub(super) door: Door,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) uplink: Arc<Uplink>,
     pub(super) http: Option<mpsc::Sender<HandedOver>>,
@@ -76,11 +55,11 @@ pub(super) struct Shard {
     pub(super) drain: Drain,
     /// Ends of connections that the uplink had no room for.
     pub(super) unreported: Vec<Call>,
-    buffer: Box<[u8]>,
+    pub(super) buffer: Box<[u8]>,
     ready: Vec<Readiness>,
     /// Connections that may have more to receive without another edge.
-    again: Vec<Readiness>,
-    accept_again: bool,
+    pub(super) again: Vec<Readiness>,
+    pub(super) accept_again: bool,
     started: Instant,
     pub(super) now_ms: u32,
 }
@@ -91,7 +70,7 @@ pub(super) struct Parts {
     pub(super) rules: Rules,
     pub(super) sends: Sends,
     pub(super) listener: TcpListener,
-    pub(super) max_connections: usize,
+    pub(super) door: DoorLimits,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) uplink: Arc<Uplink>,
     pub(super) http: Option<mpsc::Sender<HandedOver>>,
@@ -115,7 +94,7 @@ impl Shard {
             places: Vec::new(),
             closing: Vec::new(),
             listener: Some(parts.listener),
-            max_connections: parts.max_connections,
+            door: Door::new(parts.door),
             mailbox: parts.mailbox,
             uplink: parts.uplink,
             http: parts.http,
@@ -170,49 +149,14 @@ impl Shard {
         clippy::cast_possible_truncation,
         reason = "wraps after 49 days; all differences are wrapping"
     )]
-    fn look_at_the_clock(&mut self) {
+    pub(super) fn look_at_the_clock(&mut self) {
         self.now_ms = self.started.elapsed().as_millis() as u32;
-    }
-
-    fn accept(&mut self) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = &self.listener else { return };
-            match sockets::accept(listener) {
-                Accepted::Connection(socket, _) => self.admit(socket),
-                Accepted::Gone => {}
-                Accepted::WouldBlock => return,
-                Accepted::Exhausted(error) => {
-                    tracing::warn!(%error, "cannot accept; trying again at the next tick");
-                    return;
-                }
-            }
-        }
-        self.accept_again = true;
-    }
-
-    fn admit(&mut self, socket: OwnedFd) {
-        if self.table.len() >= self.max_connections {
-            stats::add(&self.stats.refused, 1);
-            let _ = sockets::send(&socket, b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            return;
-        }
-        let session = Session::new(&self.rules, self.now_ms);
-        let token = self.table.insert(Connection::new(session, socket, self.now_ms));
-        stats::add(&self.stats.accepted, 1);
-        stats::set(&self.stats.connections, self.table.len());
-        let added =
-            self.table.get(token).map(|connection| self.poll.add(&connection.socket, token));
-        if let Some(Err(error)) = added {
-            tracing::warn!(%error, "cannot watch a new connection");
-            self.forget(token);
-        } else if self.rules.mode != Mode::Echo {
-            self.wheel.insert(token, self.rules.limits.handshake_ms);
-        }
     }
 
     fn on_ready(&mut self, event: Readiness) {
         if event.writable {
             self.send_waiting(event.token);
+            self.made_room(event.token);
         }
         if event.readable {
             self.receive(event);
@@ -221,9 +165,13 @@ impl Shard {
 
     fn receive(&mut self, event: Readiness) {
         let draining = self.drain != Drain::No;
+        let room = self.rules.limits.outbound_bytes;
         let Some(connection) = self.table.get_mut(event.token) else { return };
         let phase = connection.session.phase();
-        if phase == Phase::LoggingIn || (draining && phase != Phase::Ended) {
+        if phase == Phase::LoggingIn
+            || (draining && phase != Phase::Ended)
+            || (phase != Phase::Ended && connection.waits_for_reader(room))
+        {
             connection.receive_put_off = true;
             return;
         }
@@ -236,11 +184,24 @@ impl Shard {
                     self.again.push(event);
                 }
                 if phase == Phase::Open {
-                    connection.since_ms = self.now_ms;
+                    connection.is_alive(self.now_ms);
                 }
                 let buffer = std::mem::take(&mut self.buffer);
                 self.buffer = self.feed(event.token, buffer, count);
             }
+        }
+    }
+
+    /// The connection took bytes that waited: it lives, and if it was not received from for what it had
+    /// not taken, it is again.
+    fn made_room(&mut self, token: Token) {
+        let room = self.rules.limits.outbound_bytes;
+        let Some(connection) = self.table.get_mut(token) else { return };
+        if connection.session.phase() == Phase::Open {
+            connection.is_alive(self.now_ms);
+        }
+        if !connection.waits_for_reader(room / 2) {
+            self.receive_put_off(token);
         }
     }
 
@@ -259,15 +220,20 @@ impl Shard {
         let id = ConnId { shard: self.index, slot: token.slot, generation: token.generation };
         let start = self.outputs.bytes.len();
         self.outputs.verdict = Verdict::Stay;
+        self.outputs.debt_ms = u32::from(connection.debt_ms);
+        self.outputs.login_delay_ms = self.door.login_delay_ms(token.slot);
         let phase = connection.session.phase();
+        self.outputs.no_room = self.door.is_full(phase);
         let mut cx =
             Context { id, now_ms: self.now_ms, rules: &self.rules, out: &mut self.outputs };
         work(&mut connection.session, &mut cx);
-        if connection.session.phase() != phase {
-            connection.since_ms = match connection.session.phase() {
-                Phase::Open | Phase::Ended => self.now_ms,
-                _ => connection.since_ms,
-            };
+        connection.debt_ms = u16::try_from(self.outputs.debt_ms).unwrap_or(u16::MAX);
+        let phase_now = connection.session.phase();
+        if phase_now != phase {
+            self.door.phase_changed(phase, phase_now);
+            if matches!(phase_now, Phase::Open | Phase::Ended) {
+                connection.since_ms = self.now_ms;
+            }
         }
         let end = self.outputs.bytes.len();
         if end > start {
@@ -282,6 +248,15 @@ impl Shard {
     }
 
     fn start_closing(&mut self, token: Token) {
+        match self.outputs.cause.take() {
+            Some(Cause::Flood) => stats::add(&self.stats.flooded, 1),
+            Some(Cause::NoRoom) => {
+                stats::add(&self.stats.refused_full, 1);
+                stats::add(&self.stats.refused, 1);
+            }
+            Some(Cause::LoginShed) => stats::add(&self.stats.logins_shed, 1),
+            None => {}
+        }
         self.report_closed(token);
         self.wheel.insert(token, LINGER_MS);
         self.closing.push(token);
@@ -311,28 +286,17 @@ impl Shard {
     }
 
     /// Drops the table entry and closes the socket. Only when no send of this turn refers to it.
-    pub(super) fn forget(&mut self, token: Token) -> Option<Connection> {
+    pub(super) fn forget(&mut self, token: Token) {
+        if let Some(connection) = self.take_out(token) {
+            self.door.left(token, connection.session.phase());
+        }
+    }
+
+    /// Takes the table entry out; its place is for the caller to give back.
+    pub(super) fn take_out(&mut self, token: Token) -> Option<Connection> {
         let connection = self.table.remove(token);
         stats::set(&self.stats.connections, self.table.len());
         connection
-    }
-
-    fn hand_over(&mut self, token: Token) {
-        let bytes = std::mem::take(&mut self.outputs.handed_over);
-        let Some(connection) = self.forget(token) else { return };
-        if self.poll.remove(&connection.socket).is_err() {
-            return;
-        }
-        let refused = match &self.http {
-            Some(http) => {
-                http.try_send((connection.socket, bytes)).err().map(|error| error.into_inner().0)
-            }
-            None => Some(connection.socket),
-        };
-        if let Some(socket) = refused {
-            stats::add(&self.stats.refused, 1);
-            let _ = sockets::send(&socket, b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        }
     }
 
     fn open_mailbox(&mut self) {
@@ -370,81 +334,6 @@ impl Shard {
         let Some(connection) = self.table.get_mut(token) else { return };
         if std::mem::take(&mut connection.receive_put_off) {
             self.again.push(Readiness { token, readable: true, writable: false, hang_up: true });
-        }
-    }
-
-    /// The coarse clock: handshakes, silence, lingering, and how stopping goes on.
-    pub(super) fn tick(&mut self) {
-        self.look_at_the_clock();
-        let mut due = Vec::new();
-        self.wheel.advance(self.now_ms, &mut due);
-        for token in due {
-            self.look_at(token);
-        }
-        if self.listener.is_some() {
-            self.accept();
-        }
-        self.go_on_draining();
-        self.end_turn();
-        if !self.again.is_empty() || self.accept_again || self.drain == Drain::Done {
-            self.mailbox.notify();
-        }
-    }
-
-    fn look_at(&mut self, token: Token) {
-        let Some(connection) = self.table.get(token) else { return };
-        let limits = &self.rules.limits;
-        let phase = connection.session.phase();
-        let allowed_ms = match phase {
-            Phase::Greeting | Phase::Anonymous | Phase::LoggingIn => limits.handshake_ms,
-            Phase::Open => limits.silence_ms(),
-            Phase::Ended => LINGER_MS,
-            Phase::Echo => return,
-        };
-        let passed_ms = self.now_ms.wrapping_sub(connection.since_ms);
-        if passed_ms < allowed_ms {
-            return self.wheel.insert(token, allowed_ms - passed_ms);
-        }
-        if phase == Phase::Ended {
-            self.forget(token);
-            return;
-        }
-        stats::add(&self.stats.timed_out, 1);
-        let (code, reason) = match phase {
-            Phase::Open => (close_code::HEARTBEAT_TIMEOUT, "nothing was heard for too long"),
-            Phase::LoggingIn => (close_code::OVERLOADED, "the login took too long"),
-            _ => (close_code::LOGIN_TIMEOUT, "no login within the deadline"),
-        };
-        self.with_session(token, |session, cx| session.close(cx, code, reason));
-    }
-
-    fn start_draining(&mut self) {
-        if self.drain != Drain::No {
-            return;
-        }
-        self.listener = None;
-        self.drain = Drain::Finishing { since_ms: self.now_ms };
-        self.go_on_draining();
-    }
-
-    pub(super) fn go_on_draining(&mut self) {
-        let passed = |since_ms: u32| self.now_ms.wrapping_sub(since_ms);
-        match self.drain {
-            Drain::Finishing { since_ms }
-                if self.in_flight == 0 || passed(since_ms) >= DRAIN_MS =>
-            {
-                for (place, token) in (0_u32..).zip(self.table.tokens()) {
-                    let reconnect_after_ms = place / RECONNECTS_PER_MS;
-                    self.with_session(token, |session, cx| session.go_away(cx, reconnect_after_ms));
-                }
-                self.drain = Drain::Leaving { since_ms: self.now_ms };
-            }
-            Drain::Leaving { since_ms }
-                if self.table.len() == 0 || passed(since_ms) >= LINGER_MS =>
-            {
-                self.drain = Drain::Done;
-            }
-            _ => {}
         }
     }
 

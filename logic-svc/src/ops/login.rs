@@ -14,6 +14,9 @@ use crate::ports::command;
 use crate::store::failure;
 use crate::store::presence::{Login, Table};
 
+/// When a user with too many connections may try again.
+const DEVICES_RETRY_MS: u32 = 30_000;
+
 /// A connection that wants in.
 #[derive(Debug)]
 pub(crate) struct LoginRequest {
@@ -56,6 +59,7 @@ impl Operations {
         let begun = self.logouts.mark();
         let mut known = self.identify_all(&changes).into_iter();
         let now_ms = self.clock.now_ms();
+        let most = self.settings.max_connections_per_user;
         let (mut replies, mut replaced) = (Vec::with_capacity(known.len()), Vec::new());
         let mut table = self.presence.write();
         // Whoever logs out from here on finds the new entries.
@@ -71,7 +75,7 @@ impl Operations {
             let admitted = known.next().unwrap_or_else(|| Err(revoked()));
             let admitted = admitted
                 .and_then(|known| still_good(known, &logged_out))
-                .and_then(|known| register(&mut table, &request, known, &mut replaced));
+                .and_then(|known| register(&mut table, &request, known, most, &mut replaced));
             replies.push(reply(request.connection, self.answer(admitted, now_ms)));
         }
         if !replies.is_empty() {
@@ -191,11 +195,13 @@ fn register(
     table: &mut Table,
     request: &LoginRequest,
     known: Known,
+    most: usize,
     replaced: &mut Vec<ConnectionId>,
 ) -> Result<Known> {
-    match table.login(known.user, &request.hello.device_id, request.connection) {
+    match table.login(known.user, &request.hello.device_id, request.connection, most) {
         Login::Added => {}
         Login::Replaced(old) => replaced.push(old),
+        Login::TooMany => return Err(too_many(most)),
         Login::OutOfRange => {
             return Err(ErrorCode::Internal.failure("the connection's number is out of range"));
         }

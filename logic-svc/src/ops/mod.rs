@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub dev_login: bool,
     /// Told to clients at login.
     pub heartbeat_ms: u32,
+    /// Connections one user may have at the same time.
+    pub max_connections_per_user: usize,
     /// Largest conversation whose members are told of joins and leaves.
     pub event_members_max: usize,
 }

@@ -45,6 +45,8 @@ pub enum Login {
     Added,
     /// Registered; this connection of the same device is to be closed.
     Replaced(ConnectionId),
+    /// Not registered: the user has as many connections as allowed.
+    TooMany,
     /// Not registered: the connection's numbers are beyond what a gateway has.
     OutOfRange,
 }
@@ -127,16 +129,25 @@ impl PresenceView for RwLockReadGuard<'_, Table> {
 }
 
 impl Table {
-    /// Registers a connection. An empty `device_id` never replaces anything.
-    pub fn login(&mut self, user: UserId, device_id: &str, connection: ConnectionId) -> Login {
+    /// Registers a connection, if the user has fewer than `most` or it takes the place of another one. An empty
+    /// `device_id` never replaces anything.
+    pub fn login(
+        &mut self,
+        user: UserId,
+        device_id: &str,
+        connection: ConnectionId,
+        most: usize,
+    ) -> Login {
         if connection.shard >= SHARDS_MAX || connection.slot >= SLOTS_MAX {
             return Login::OutOfRange;
         }
         self.forget_slot(connection);
         let device = self.device(device_id);
         let old = (device != 0).then(|| self.find_device(user, device)).flatten();
-        if let Some(old) = old {
-            self.remove(old);
+        match old {
+            Some(old) => drop(self.remove(old)),
+            None if self.has_at_least(user, most) => return Login::TooMany,
+            None => {}
         }
         let first = self.first_of(user);
         let entry = Entry {
@@ -190,6 +201,17 @@ impl Table {
 
     fn device(&self, device_id: &str) -> u64 {
         if device_id.is_empty() { 0 } else { self.hasher.hash_one(device_id).max(1) }
+    }
+
+    fn has_at_least(&self, user: UserId, most: usize) -> bool {
+        let mut at = self.first_of(user);
+        for _ in 0..most {
+            if at == NONE {
+                return false;
+            }
+            at = self.entry(at).next;
+        }
+        true
     }
 
     fn find_device(&self, user: UserId, device: u64) -> Option<ConnectionId> {
@@ -300,6 +322,9 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    /// No limit.
+    const ANY: usize = usize::MAX;
+
     fn on(shard: u32, slot: u32, generation: u32) -> ConnectionId {
         ConnectionId { shard, slot, generation }
     }
@@ -308,22 +333,37 @@ mod tests {
     fn the_same_device_takes_over_and_other_devices_stay() {
         let presence = LocalPresence::default();
         let mut table = presence.write();
-        assert_eq!(table.login(7, "phone", on(0, 1, 1)), Login::Added);
-        assert_eq!(table.login(7, "web", on(1, 1, 1)), Login::Added);
-        assert_eq!(table.login(7, "", on(1, 2, 1)), Login::Added);
-        assert_eq!(table.login(7, "", on(1, 3, 1)), Login::Added);
-        assert_eq!(table.login(8, "phone", on(0, 9, 1)), Login::Added);
-        assert_eq!(table.login(7, "phone", on(2, 4, 1)), Login::Replaced(on(0, 1, 1)));
+        assert_eq!(table.login(7, "phone", on(0, 1, 1), ANY), Login::Added);
+        assert_eq!(table.login(7, "web", on(1, 1, 1), ANY), Login::Added);
+        assert_eq!(table.login(7, "", on(1, 2, 1), ANY), Login::Added);
+        assert_eq!(table.login(7, "", on(1, 3, 1), ANY), Login::Added);
+        assert_eq!(table.login(8, "phone", on(0, 9, 1), ANY), Login::Added);
+        assert_eq!(table.login(7, "phone", on(2, 4, 1), ANY), Login::Replaced(on(0, 1, 1)));
         assert_eq!(table.of(7).len(), 4);
         assert_eq!(table.closed(on(0, 1, 1)), None, "already replaced");
+    }
+
+    #[test]
+    fn a_user_has_so_many_connections_and_no_more() {
+        let presence = LocalPresence::default();
+        let mut table = presence.write();
+        assert_eq!(table.login(7, "phone", on(0, 1, 1), 2), Login::Added);
+        assert_eq!(table.login(7, "", on(0, 2, 1), 2), Login::Added);
+        assert_eq!(table.login(7, "web", on(0, 3, 1), 2), Login::TooMany);
+        assert_eq!(table.login(7, "", on(0, 3, 1), 2), Login::TooMany);
+        assert_eq!(table.of(7).len(), 2);
+        assert_eq!(table.login(8, "web", on(0, 3, 1), 2), Login::Added, "others are not concerned");
+        assert_eq!(table.login(7, "phone", on(0, 4, 1), 2), Login::Replaced(on(0, 1, 1)));
+        assert_eq!(table.closed(on(0, 2, 1)), Some(7));
+        assert_eq!(table.login(7, "web", on(0, 5, 1), 2), Login::Added);
     }
 
     #[test]
     fn a_late_end_of_an_old_generation_changes_nothing() {
         let presence = LocalPresence::default();
         let mut table = presence.write();
-        table.login(7, "a", on(0, 1, 1));
-        table.login(8, "b", on(0, 1, 2));
+        table.login(7, "a", on(0, 1, 1), ANY);
+        table.login(8, "b", on(0, 1, 2), ANY);
         assert!(table.of(7).is_empty(), "the slot went to another connection");
         assert_eq!(table.closed(on(0, 1, 1)), None);
         assert_eq!(table.closed(on(0, 1, 2)), Some(8));
@@ -334,8 +374,8 @@ mod tests {
     fn numbers_out_of_range_take_no_memory() {
         let presence = LocalPresence::default();
         let mut table = presence.write();
-        assert_eq!(table.login(1, "", on(SHARDS_MAX, 0, 0)), Login::OutOfRange);
-        assert_eq!(table.login(1, "", on(0, SLOTS_MAX, 0)), Login::OutOfRange);
+        assert_eq!(table.login(1, "", on(SHARDS_MAX, 0, 0), ANY), Login::OutOfRange);
+        assert_eq!(table.login(1, "", on(0, SLOTS_MAX, 0), ANY), Login::OutOfRange);
         assert_eq!(table.heap_bytes(), 0);
     }
 
@@ -345,7 +385,7 @@ mod tests {
             let presence = LocalPresence::default();
             let mut table = presence.write();
             for user in 0..users {
-                table.login(u64::from(user) + 1, "web", on(user % 2, user / 2, 1));
+                table.login(u64::from(user) + 1, "web", on(user % 2, user / 2, 1), ANY);
             }
             let each = table.heap_bytes() / users as usize;
             assert!(each <= 52, "{each} bytes a user of {users}");
@@ -368,7 +408,7 @@ mod tests {
                     if let Some((key, _)) = old { model.remove(&key); }
                     model.insert((shard, slot), (user, device, connection));
                     let want = old.map_or(Login::Added, |(_, c)| Login::Replaced(c));
-                    prop_assert_eq!(presence.write().login(user, &name, connection), want);
+                    prop_assert_eq!(presence.write().login(user, &name, connection, ANY), want);
                 } else if let Some(&(user, _, connection)) = model.get(&(shard, slot)) {
                     model.remove(&(shard, slot));
                     prop_assert_eq!(presence.write().closed(connection), Some(user));

@@ -81,6 +81,8 @@ impl Rejection {
             426 => {
                 "Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             }
+            // RFC 9110 section 15.6.4: in seconds.
+            503 => "Connection: close\r\nRetry-After: 5\r\n",
             _ => "Connection: close\r\n",
         };
         let answer = format!(

@@ -52,8 +52,25 @@ pub struct Server {
 impl Server {
     /// Starts it on a free port, or on `addr`, and waits for its ready line.
     pub fn start_on(addr: &str, data: &Path, options: &[&str]) -> Self {
+        Self::spawn(command(), addr, data, options)
+    }
+
+    /// With so many open files allowed.
+    pub fn start_with_files(files: u64, data: &Path, options: &[&str]) -> Self {
+        let corelane = command();
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]);
+        limited.arg(corelane.get_program());
+        for (name, _) in corelane.get_envs() {
+            limited.env_remove(name);
+        }
+        limited.stdin(Stdio::null()).stderr(Stdio::null());
+        Self::spawn(limited, "127.0.0.1:0", data, options)
+    }
+
+    fn spawn(mut command: Command, addr: &str, data: &Path, options: &[&str]) -> Self {
         let started = Instant::now();
-        let mut child = command()
+        let mut child = command
             .args(["--listen", addr, "--data-dir"])
             .arg(data)
             .args(options)

@@ -58,6 +58,7 @@ fn silence_ends_a_connection_and_any_byte_keeps_it() {
             config.limits.heartbeat_ms = 400;
             config.limits.heartbeat_misses = 3;
         });
+        let connected = Instant::now();
         let (mut silent, _) = server.log_in(1);
         let (mut alive, _) = server.log_in(2);
         for _ in 0..25 {
@@ -66,6 +67,7 @@ fn silence_ends_a_connection_and_any_byte_keeps_it() {
             std::thread::sleep(Duration::from_millis(100));
         }
         assert_eq!(silent.close_code(), 4102);
+        assert!(connected.elapsed() < Duration::from_secs(6), "the deadline is that of silence");
         let closed = server.next_call();
         assert!(matches!(closed.request, Some(call::Request::Closed(_))));
         assert_eq!(closed.user_id, 1, "the silent one ends first");
@@ -100,13 +102,22 @@ fn stopping_answers_what_is_under_way_and_says_goodbye() {
 #[test]
 fn connections_over_the_limit_are_refused_politely() {
     on_every_driver(|io| {
-        let mut server = start(io, serve(), |config| config.max_connections = 2);
+        let mut server = start(io, serve(), |config| config.admission.max_connections = 2);
         let (mut first, _) = server.log_in(1);
         let (_second, _) = server.log_in(2);
         let mut third = server.connect();
+        third.send(handshake("/ws").as_bytes());
         let mut answer = String::new();
         third.stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("\r\nRetry-After: 5\r\n"), "{answer}");
+        let mut tcp = server.connect();
+        tcp.send(&codec::binary::PREFACE);
+        let mut goaway = Vec::new();
+        tcp.stream.read_to_end(&mut goaway).unwrap();
+        let goaway: proto::v1::Goaway = prost::Message::decode(&goaway[2..]).unwrap();
+        assert_eq!((goaway.code, goaway.reconnect_after_ms), (4100, 5_000));
+        assert_eq!(server.gateway.stats().refused_full, 2);
         first.text(r#"{"cmd":0}"#);
         assert_eq!(first.next_json()["code"], 0);
         server.gateway.stop().unwrap();

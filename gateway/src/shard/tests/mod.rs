@@ -1,6 +1,8 @@
 //! A gateway over real sockets, on every driver this machine grants. The test plays the logic service.
 
+mod admission;
 mod delivery;
+mod hostile;
 mod life;
 
 use std::io::{Read, Write};

@@ -1,0 +1,317 @@
+//! Who is let in: accepting, the limits of process and address, the rate of new connections, what is
+//! shed under load, and how those are told who are not let in.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::connection::Connection;
+use super::stats;
+use super::turn::Shard;
+use crate::limits::ACCEPTS_PER_TURN;
+use crate::net::capacity::{AddressKey, Capacity, HandedOver, NoPlace};
+use crate::net::poll_set::Token;
+use crate::net::sockets::{self, Accepted, Received};
+use crate::session::bucket::{Bucket, Rate};
+use crate::session::{Phase, Session};
+
+/// How long a refused connection is kept so that its answer arrives: closing at once would reset it if
+/// the peer has sent a request that nobody read.
+const SEEING_OFF_MS: u32 = 1_000;
+/// A crowd that is sent away comes back over this many seconds.
+const SPREAD_S: u32 = 8;
+/// When somebody of an address that has its share may try again.
+const ADDRESS_RETRY_S: u32 = 30;
+/// How often a shard that refuses says so in the log.
+const TELL_EVERY_MS: u32 = 5_000;
+
+/// Why a connection is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    NoPlace(NoPlace),
+    /// More new connections than the rate allows.
+    Rate,
+    /// The logic service does not keep up with what is there.
+    Overload,
+    /// The process is out of descriptors.
+    Descriptors,
+    /// No room for plain HTTP.
+    Http,
+}
+
+/// What one shard lets in.
+pub(super) struct DoorLimits {
+    /// Places of the whole process.
+    pub(super) capacity: Arc<Capacity>,
+    /// New connections; `None`: any number.
+    pub(super) rate: Option<Rate>,
+    /// Logins that may wait for their answer.
+    pub(super) max_logins: usize,
+    /// Refused connections that may be kept for a moment.
+    pub(super) max_seen_off: usize,
+}
+
+/// The door of one shard.
+pub(super) struct Door {
+    limits: DoorLimits,
+    bucket: Bucket,
+    /// Whose place a slot's connection has; empty when addresses are not counted.
+    keys: Vec<AddressKey>,
+    /// Given up to tell somebody that there are no descriptors left.
+    spare: Option<OwnedFd>,
+    seen_off: VecDeque<(u32, OwnedFd)>,
+    /// Logins that wait for their answer.
+    pub(super) logging_in: usize,
+    told: u64,
+    told_at_ms: u32,
+}
+
+impl Door {
+    pub(super) fn new(limits: DoorLimits) -> Self {
+        let bucket = limits.rate.as_ref().map(|rate| Bucket::full(rate, 0));
+        Self {
+            bucket: bucket.unwrap_or(Bucket::full(&Rate::new(1.0, 1), 0)),
+            limits,
+            keys: Vec::new(),
+            spare: sockets::spare_descriptor().ok(),
+            seen_off: VecDeque::new(),
+            logging_in: 0,
+            told: 0,
+            told_at_ms: 0,
+        }
+    }
+
+    /// The delay to send a login away with, 0 to let it pass. Delays differ, so that a crowd does not
+    /// come back as one.
+    pub(super) fn login_delay_ms(&self, slot: u32) -> u32 {
+        if self.logging_in < self.limits.max_logins {
+            return 0;
+        }
+        1_000 + slot.wrapping_mul(977) % (SPREAD_S * 1_000)
+    }
+
+    /// Whether whoever is about to say that it is a client has to be told that there is no room.
+    pub(super) fn is_full(&self, phase: Phase) -> bool {
+        phase == Phase::Greeting && !self.limits.capacity.has_room_for_client()
+    }
+
+    /// A connection's phase changed.
+    pub(super) fn phase_changed(&mut self, from: Phase, to: Phase) {
+        if is_client(from) != is_client(to) {
+            self.limits.capacity.count_client(is_client(to));
+        }
+        self.logging_in += usize::from(to == Phase::LoggingIn);
+        self.logging_in -= usize::from(from == Phase::LoggingIn);
+    }
+
+    fn may_enter(&mut self, now_ms: u32) -> bool {
+        self.limits.rate.as_ref().is_none_or(|rate| self.bucket.take(rate, now_ms).is_ok())
+    }
+
+    fn remember(&mut self, token: Token, key: AddressKey) {
+        if !self.limits.capacity.counts_addresses() {
+            return;
+        }
+        let slot = token.slot as usize;
+        if self.keys.len() <= slot {
+            self.keys.resize(slot + 1, AddressKey::NONE);
+        }
+        self.keys[slot] = key;
+    }
+
+    fn key_of(&self, token: Token) -> AddressKey {
+        self.keys.get(token.slot as usize).copied().unwrap_or(AddressKey::NONE)
+    }
+
+    /// A connection left the table: its place is free.
+    pub(super) fn left(&mut self, token: Token, phase: Phase) {
+        self.limits.capacity.give_back(self.key_of(token));
+        self.phase_changed(phase, Phase::Ended);
+    }
+
+    /// A connection left the table for plain HTTP and takes its place along, if there is room there.
+    pub(super) fn left_for_http(
+        &mut self,
+        token: Token,
+        socket: OwnedFd,
+        read: Vec<u8>,
+    ) -> Result<HandedOver, OwnedFd> {
+        match self.limits.capacity.to_http(self.key_of(token)) {
+            Some(place) => Ok(HandedOver { socket, read, place }),
+            None => Err(socket),
+        }
+    }
+
+    /// Keeps a refused connection for a moment.
+    fn see_off(&mut self, socket: OwnedFd, now_ms: u32) {
+        sockets::finish_sending(&socket);
+        self.seen_off.push_back((now_ms, socket));
+        if self.seen_off.len() > self.limits.max_seen_off {
+            self.seen_off.pop_front();
+        }
+    }
+
+    /// Lets go of those who had their moment.
+    pub(super) fn let_go(&mut self, now_ms: u32) {
+        while let Some((since_ms, _)) = self.seen_off.front()
+            && now_ms.wrapping_sub(*since_ms) >= SEEING_OFF_MS
+        {
+            self.seen_off.pop_front();
+        }
+    }
+}
+
+fn is_client(phase: Phase) -> bool {
+    !matches!(phase, Phase::Greeting | Phase::Ended)
+}
+
+impl Shard {
+    /// Accepts what waits, up to a turn's share.
+    pub(super) fn accept(&mut self) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = &self.listener else { return };
+            match sockets::accept(listener) {
+                Accepted::Connection(socket, peer) => self.admit(socket, peer),
+                Accepted::Gone => {}
+                Accepted::WouldBlock => return,
+                Accepted::Exhausted(_) if self.turn_away_one() => {}
+                // Nothing can be done before something is closed; the next tick looks again.
+                Accepted::Exhausted(_) => return,
+            }
+        }
+        self.accept_again = true;
+    }
+
+    /// There is no descriptor left for the next connection: the spare one takes it just long enough to
+    /// say so. Otherwise it would wait in the listener's queue, its client not knowing for what.
+    fn turn_away_one(&mut self) -> bool {
+        drop(self.door.spare.take());
+        let accepted = self.listener.as_ref().map(sockets::accept);
+        let taken = match accepted {
+            Some(Accepted::Connection(socket, _)) => {
+                self.answer_refused(&socket, Refusal::Descriptors);
+                true
+            }
+            Some(Accepted::Gone) => true,
+            _ => {
+                stats::add(&self.stats.accepts_failed, 1);
+                false
+            }
+        };
+        self.door.spare = sockets::spare_descriptor().ok();
+        taken
+    }
+
+    fn admit(&mut self, socket: OwnedFd, peer: SocketAddr) {
+        let key = AddressKey::of(peer.ip());
+        if let Err(refusal) = self.find_place(key) {
+            return self.refuse(socket, refusal);
+        }
+        let session = Session::new(&self.rules, self.now_ms);
+        let token = self.table.insert(Connection::new(session, socket, self.now_ms));
+        self.door.remember(token, key);
+        stats::add(&self.stats.accepted, 1);
+        stats::set(&self.stats.connections, self.table.len());
+        let added =
+            self.table.get(token).map(|connection| self.poll.add(&connection.socket, token));
+        if let Some(Err(error)) = added {
+            tracing::warn!(%error, "cannot watch a new connection");
+            self.forget(token);
+            return;
+        }
+        // The look at the handshake's deadline is also the first look at silence.
+        let limits = &self.rules.limits;
+        self.wheel.insert(token, limits.handshake_ms.min(limits.silence_ms()));
+    }
+
+    fn find_place(&mut self, key: AddressKey) -> Result<(), Refusal> {
+        if self.door.logging_in >= self.door.limits.max_logins || self.uplink.is_crowded() {
+            return Err(Refusal::Overload);
+        }
+        self.door.limits.capacity.take(key).map_err(Refusal::NoPlace)?;
+        if !self.door.may_enter(self.now_ms) {
+            self.door.limits.capacity.give_back(key);
+            return Err(Refusal::Rate);
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, socket: OwnedFd, refusal: Refusal) {
+        self.answer_refused(&socket, refusal);
+        self.door.see_off(socket, self.now_ms);
+    }
+
+    /// Hands plain HTTP over with what was read of it, or refuses it.
+    pub(super) fn hand_over(&mut self, token: Token) {
+        let read = std::mem::take(&mut self.outputs.handed_over);
+        let Some(connection) = self.take_out(token) else { return };
+        if self.poll.remove(&connection.socket).is_err() {
+            return self.door.left(token, Phase::Ended);
+        }
+        let handed_over =
+            match (&self.http, self.door.left_for_http(token, connection.socket, read)) {
+                (Some(http), Ok(handed_over)) => {
+                    http.try_send(handed_over).map_err(|error| error.into_inner().socket)
+                }
+                (None, Ok(handed_over)) => Err(handed_over.socket),
+                (_, Err(socket)) => Err(socket),
+            };
+        if let Err(socket) = handed_over {
+            self.refuse(socket, Refusal::Http);
+        }
+    }
+
+    /// Says no, in the one language that can be spoken before the peer has said anything.
+    fn answer_refused(&mut self, socket: &OwnedFd, refusal: Refusal) {
+        let counter = match refusal {
+            Refusal::NoPlace(NoPlace::Full) => &self.stats.refused_full,
+            Refusal::NoPlace(NoPlace::Address) => &self.stats.refused_address,
+            Refusal::Rate => &self.stats.refused_rate,
+            Refusal::Overload => &self.stats.refused_overload,
+            Refusal::Descriptors => &self.stats.refused_descriptors,
+            Refusal::Http => &self.stats.refused_http,
+        };
+        stats::add(counter, 1);
+        stats::add(&self.stats.refused, 1);
+        let spread_s = 1 + (stats::get(&self.stats.refused) % u64::from(SPREAD_S)) as u32;
+        let (status, retry_after_s, reason) = match refusal {
+            Refusal::NoPlace(NoPlace::Address) => {
+                ("429 Too Many Requests", ADDRESS_RETRY_S, "too many connections of this address\n")
+            }
+            _ => ("503 Service Unavailable", spread_s, "the server has no room now\n"),
+        };
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nRetry-After: {retry_after_s}\r\nConnection: close\r\n\
+             Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\r\n{reason}",
+            reason.len()
+        );
+        // What the peer has sent so far is read, or closing would destroy the answer on its way.
+        if let Received::Bytes(_) = sockets::recv(socket, &mut self.buffer) {}
+        // A peer that is gone needs no answer.
+        let _ = sockets::send(socket, answer.as_bytes());
+    }
+
+    /// One line of log for all refusals of some seconds.
+    pub(super) fn tell_refusals(&mut self) {
+        let refused = stats::get(&self.stats.refused) + stats::get(&self.stats.accepts_failed);
+        let passed_ms = self.now_ms.wrapping_sub(self.door.told_at_ms);
+        if refused == self.door.told || (passed_ms < TELL_EVERY_MS && self.door.told > 0) {
+            return;
+        }
+        let now = self.stats.snapshot();
+        tracing::warn!(
+            shard = self.index,
+            full = now.refused_full,
+            address = now.refused_address,
+            rate = now.refused_rate,
+            overload = now.refused_overload,
+            descriptors = now.refused_descriptors,
+            http = now.refused_http,
+            accepts_failed = now.accepts_failed,
+            "connections are refused (counts since the start)"
+        );
+        self.door.told = refused;
+        self.door.told_at_ms = self.now_ms;
+    }
+}
