@@ -209,6 +209,12 @@ fn register(
     Ok(known)
 }
 
+/// Temporary, since a connection that broke unseen is found after some heartbeats and makes room.
+fn too_many(most: usize) -> Failure {
+    ErrorCode::TooManyDevices
+        .retry_after(DEVICES_RETRY_MS, format!("the user has {most} connections, the most allowed"))
+}
+
 fn kick(connection: ConnectionId, code: u16, reason: &str) -> Kick {
     let ConnectionId { shard, slot, generation } = connection;
     Kick { shard, slot, generation, code: code.into(), reason: reason.to_owned() }
