@@ -3,7 +3,7 @@
 use codec::ws::Opcode;
 use serde_json::json;
 
-use crate::common::{Server, data_dir};
+use crate::common::{DEV, PATIENCE, Server, data_dir};
 use crate::peer::Expect::{Alive, Close, Error};
 use crate::peer::Stage::{Json, Upgraded};
 use crate::peer::{Expect, frame};
@@ -120,4 +120,38 @@ fn strange_content_comes_out_as_it_went_in() {
         .map(|item| item["content"].as_str().unwrap())
         .collect();
     assert_eq!(back, contents);
+}
+
+/// One device more than allowed is told so and when to come back; the same device takes its old place, and
+/// one that ends makes room.
+#[test]
+fn a_user_has_so_many_devices() {
+    let data = data_dir();
+    let options = [DEV, &["--max-connections-per-user", "2"]].concat();
+    let server = Server::start(data.path(), &options);
+    let device = |name: &str| server.socket(&format!("/ws?user_id=alice&device_id={name}"));
+    let (mut phone, mut tablet) = (device("phone"), device("tablet"));
+    phone.expect_silence();
+    tablet.expect_silence();
+    let mut third = device("third");
+    let goaway = third.next().unwrap();
+    assert_eq!((&goaway["cmd"], &goaway["code"]), (&json!(11), &json!(4104)));
+    assert_eq!(goaway["reconnect_after_ms"], 30_000);
+    assert_eq!(third.next(), Err(4104));
+    server.dev_user("bob").expect_silence();
+    let mut phone_again = device("phone");
+    phone_again.expect_silence();
+    assert_eq!(phone.close_code(), 4900);
+    tablet.expect_silence();
+    drop(tablet);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let mut third = device("third");
+        third.json(&json!({"cmd":0}));
+        if third.next().is_ok_and(|frame| frame["cmd"] == 0) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "no room was made");
+    }
+    phone_again.expect_silence();
 }
