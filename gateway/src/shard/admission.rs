@@ -11,7 +11,7 @@ use super::stats;
 use super::turn::Shard;
 use crate::limits::ACCEPTS_PER_TURN;
 use crate::net::capacity::{AddressKey, Capacity, HandedOver, NoPlace};
-use crate::net::poll_set::Token;
+use crate::net::poll_set::{Readiness, Token};
 use crate::net::sockets::{self, Accepted, Received};
 use crate::session::bucket::{Bucket, Rate};
 use crate::session::{Phase, Session};
@@ -223,6 +223,9 @@ impl Shard {
         // The look at the handshake's deadline is also the first look at silence.
         let limits = &self.rules.limits;
         self.wheel.insert(token, limits.handshake_ms.min(limits.silence_ms()));
+        // In a herd the request is there before the connection is accepted: that saves an event, and with
+        // it a turn of its own.
+        self.receive(Readiness { token, readable: true, writable: false, hang_up: false });
     }
 
     fn find_place(&mut self, key: AddressKey) -> Result<(), Refusal> {

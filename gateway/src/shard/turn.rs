@@ -163,7 +163,7 @@ impl Shard {
         }
     }
 
-    fn receive(&mut self, event: Readiness) {
+    pub(super) fn receive(&mut self, event: Readiness) {
         let draining = self.drain != Drain::No;
         let room = self.rules.limits.outbound_bytes;
         let Some(connection) = self.table.get_mut(event.token) else { return };
