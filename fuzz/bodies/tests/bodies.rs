@@ -44,12 +44,12 @@ fn handshakes() {
 
 #[test]
 fn websocket_streams() {
-    check("websocket", 800, strategies::websocket(), websocket::check);
+    check("websocket", 1500, strategies::websocket(), websocket::check);
 }
 
 #[test]
 fn binary_streams() {
-    check("binary", 3000, strategies::binary(), binary::check);
+    check("binary", 4000, strategies::binary(), binary::check);
 }
 
 #[test]

@@ -50,12 +50,21 @@ pub(crate) fn changed(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
 
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
+        12 => vec(any::<u8>(), 0..4),
         6 => "\\PC{0,30}".prop_map(String::into_bytes),
         3 => "[a-zé€𝄞]{0,200}".prop_map(String::into_bytes),
         3 => vec(any::<u8>(), 0..140),
         1 => (124..=128_usize).prop_map(|len| vec![b'x'; len]),
         1 => (65_533..=65_538_usize).prop_map(|len| vec![b'x'; len]),
     ]
+}
+
+/// What may follow good frames: nothing, or the beginning of a frame with a length at some edge.
+fn tail() -> impl Strategy<Value = Vec<u8>> {
+    let edge = select(vec![0, 1, 0x7D, 0x7E, 0x7F, 0x80, 0x81, 0xFD, 0xFE, 0xFF]);
+    let head = (prop_oneof![0..0x16_u8, 0x80..0x8B_u8, any::<u8>()], vec(edge, 0..12));
+    let head = head.prop_map(|(first, rest)| [vec![first], rest].concat());
+    prop_oneof![2 => Just(Vec::new()), 1 => head]
 }
 
 /// Frames in any order: mostly the ones that may follow, sometimes not.
@@ -68,10 +77,10 @@ pub(crate) fn websocket() -> impl Strategy<Value = websocket::Case> {
         Opcode::Pong,
         Opcode::Close,
     ]);
-    let frame = (opcode, prop::bool::weighted(0.7), payload(), any::<[u8; 4]>());
-    let frames = vec(frame, 0..7);
-    (role(), 0..websocket::LIMITS.len(), cuts(), frames, changes(2)).prop_map(
-        |(role, limits, cuts, frames, changes)| {
+    let frame = (opcode, prop::bool::weighted(0.4), payload(), any::<[u8; 4]>());
+    let frames = vec(frame, 0..9);
+    (role(), 0..websocket::LIMITS.len(), cuts(), frames, tail(), changes(2)).prop_map(
+        |(role, limits, cuts, frames, tail, changes)| {
             let mut bytes = Vec::new();
             let mut open = false;
             for (opcode, fin, payload, key) in frames {
@@ -79,6 +88,7 @@ pub(crate) fn websocket() -> impl Strategy<Value = websocket::Case> {
                     &mut bytes, &mut open,
                 );
             }
+            bytes.extend(tail);
             websocket::Case { role, limits, cuts, bytes: change(bytes, &changes) }
         },
     )
@@ -115,8 +125,9 @@ pub(crate) fn binary() -> impl Strategy<Value = binary::Case> {
         1 => select(vec![8192_usize, 8193, 16_383, 16_384]).prop_map(|len| vec![8; len]),
     ];
     let frames = vec((select(Kind::ALL.to_vec()), body), 0..6);
-    (role(), prop_oneof![3 => Just(0_usize), 1 => 0..4_usize], cuts(), frames, changes(2)).prop_map(
-        |(role, limits, cuts, frames, changes)| {
+    let limits = prop_oneof![3 => Just(0_usize), 1 => 0..4_usize];
+    (role(), limits, cuts(), frames, tail(), changes(2)).prop_map(
+        |(role, limits, cuts, frames, tail, changes)| {
             let mut bytes = Vec::new();
             for (kind, body) in frames.iter().filter(|(kind, _)| kind.may_come_to(role)) {
                 let body = &body[..body.len().min(kind.max_body_bytes())];
@@ -125,6 +136,7 @@ pub(crate) fn binary() -> impl Strategy<Value = binary::Case> {
                     kind => codec::binary::encode(&mut bytes, *kind, body),
                 }
             }
+            bytes.extend(tail);
             binary::Case { role, limits, cuts, bytes: change(bytes, &changes) }
         },
     )
