@@ -6,7 +6,8 @@ use super::instrument::{Subject, words};
 
 /// Every limit that a load test would meet, out of the way.
 const NO_LIMITS: &str = "--messages-per-second 1000000 --message-burst 1000000 \
-                         --requests-per-second 1000000 --request-burst 1000000";
+                         --requests-per-second 1000000 --request-burst 1000000 \
+                         --max-connections-per-user 1000000";
 
 /// `corelane` on an existing data folder; `--dev-login` and the options `more`.
 pub(super) fn corelane(program: PathBuf, data: &Path, more: &str) -> Subject {
