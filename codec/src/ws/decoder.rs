@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use super::deflate::{Inflater, Windows};
 use super::header::{self, HEADER_MAX_BYTES, Header, OpenMessage};
 use super::mask::Mask;
 use super::message::{self, Assembly, Event};
@@ -64,6 +65,8 @@ enum Lent {
 /// Something complete: in the caller's bytes, or kept in `Partial`.
 enum Found<'i> {
     InPlace(Event<'i>),
+    /// The payload of a compressed message.
+    Compressed(Opcode, &'i [u8]),
     Kept(Lent),
 }
 
@@ -117,15 +120,71 @@ impl Decoder {
         role: Role,
         limits: &Limits,
     ) -> Result<Option<Event<'a>>, Error> {
-        match self.advance(input, role, limits) {
-            Ok(None) => Ok(None),
+        match self.advance::<false>(input, role, limits) {
             Ok(Some(Found::InPlace(event))) => Ok(Some(event)),
             Ok(Some(Found::Kept(lent))) => self.lend(lent),
+            // Nothing is compressed that was not agreed to be.
+            Ok(Some(Found::Compressed(..)) | None) => Ok(None),
             Err(error) => Err(self.fail(input, error)),
         }
     }
 
-    fn advance<'i>(
+    /// As [`Self::next`], where permessage-deflate was agreed on. Compressed messages are inflated as
+    /// soon as they are whole, into the inflater, which lends them; until then their compressed bytes
+    /// are kept. `windows` is what the connection keeps, if a context is taken over.
+    ///
+    /// # Errors
+    /// As [`Self::next`]. `limits` hold for the inflated message, and for the compressed one with a
+    /// little more room.
+    pub fn next_inflating<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i mut [u8],
+        role: Role,
+        limits: &Limits,
+        inflater: &'a mut Inflater,
+        windows: Option<&mut Windows>,
+    ) -> Result<Option<Event<'a>>, Error> {
+        if self.partial.is_none()
+            && let Some(event) = whole_frame(input, role, limits)
+        {
+            return event.map(Some).map_err(|error| self.fail(input, error));
+        }
+        let limit = limits.max_message_bytes;
+        let inflated = match self.advance::<true>(input, role, limits) {
+            Ok(None) => return Ok(None),
+            Ok(Some(Found::InPlace(event))) => return Ok(Some(event)),
+            Ok(Some(Found::Compressed(opcode, payload))) => {
+                inflater.inflate(payload, windows, limit).map(|()| opcode)
+            }
+            Ok(Some(Found::Kept(lent))) => match self.take_compressed(lent) {
+                None => return self.lend(lent),
+                Some(message) => match message.compressed() {
+                    Some((opcode, payload)) => {
+                        inflater.inflate(payload, windows, limit).map(|()| opcode)
+                    }
+                    None => return Ok(None),
+                },
+            },
+            Err(error) => Err(error),
+        };
+        match inflated.and_then(|opcode| inflater.event(opcode)) {
+            Ok(event) => Ok(Some(event)),
+            Err(error) => Err(self.fail(input, error)),
+        }
+    }
+
+    /// Takes out the message that became whole, if it is to be inflated.
+    fn take_compressed(&mut self, lent: Lent) -> Option<Assembly> {
+        let Lent::Message = lent else { return None };
+        let partial = self.partial.as_deref_mut()?;
+        partial.message.as_ref()?.compressed()?;
+        let message = partial.message.take();
+        partial.lent = None;
+        self.drop_empty();
+        message
+    }
+
+    fn advance<'i, const DEFLATE: bool>(
         &mut self,
         input: &mut &'i mut [u8],
         role: Role,
@@ -137,7 +196,7 @@ impl Decoder {
         }
         while !input.is_empty() {
             if self.partial.as_ref().is_none_or(|p| p.frame.is_none()) {
-                let Some(header) = self.read_header(input, role, limits)? else {
+                let Some(header) = self.read_header::<DEFLATE>(input, role, limits)? else {
                     return Ok(None);
                 };
                 if is_alone(&header) && header.payload_len <= input.len() {
@@ -154,7 +213,7 @@ impl Decoder {
 
     /// Reads a header and moves `input` past it. `None`: what there is of it was kept.
     #[inline]
-    fn read_header(
+    fn read_header<const DEFLATE: bool>(
         &mut self,
         input: &mut &mut [u8],
         role: Role,
@@ -163,7 +222,7 @@ impl Decoder {
         let open = self.open_message();
         let kept = self.partial.as_deref_mut().filter(|p| p.head_len != 0);
         let Some(partial) = kept else {
-            let header = header::parse(input, open, role, limits)?;
+            let header = header::parse::<DEFLATE>(input, open, role, limits)?;
             match &header {
                 Some(header) => drop(take_front(input, header.len)),
                 None => self.keep_head(&*mem::take(input)),
@@ -173,7 +232,7 @@ impl Decoder {
         let before = usize::from(partial.head_len);
         let fresh = input.len().min(HEADER_MAX_BYTES - before);
         partial.head[before..before + fresh].copy_from_slice(&input[..fresh]);
-        match header::parse(&partial.head[..before + fresh], open, role, limits)? {
+        match header::parse::<DEFLATE>(&partial.head[..before + fresh], open, role, limits)? {
             Some(header) => {
                 partial.head_len = 0;
                 take_front(input, header.len - before);
@@ -196,7 +255,11 @@ impl Decoder {
 
     fn open_message(&self) -> OpenMessage {
         match self.partial.as_ref().and_then(|p| p.message.as_ref()) {
-            Some(message) => OpenMessage { fragments: message.fragments, bytes: message.len() },
+            Some(message) => OpenMessage {
+                fragments: message.fragments,
+                bytes: message.len(),
+                compressed: message.compressed().is_some(),
+            },
             None => OpenMessage::default(),
         }
     }
@@ -212,6 +275,10 @@ impl Decoder {
         if let Some(key) = header.key {
             super::apply_mask(payload, key);
         }
+        if header.compressed {
+            self.drop_empty();
+            return Ok(Found::Compressed(header.opcode, payload));
+        }
         let event = message::event(header.opcode, payload)?;
         if let Event::Close(_) = event {
             self.end();
@@ -225,7 +292,8 @@ impl Decoder {
     fn begin(&mut self, header: &Header) {
         let partial = self.partial.get_or_insert_default();
         if !header.opcode.is_control() {
-            let message = partial.message.get_or_insert_with(|| Assembly::new(header.opcode));
+            let new = || Assembly::new(header.opcode, header.compressed);
+            let message = partial.message.get_or_insert_with(new);
             message.fragments += 1;
         }
         partial.frame = Some(Frame {
@@ -251,7 +319,11 @@ impl Decoder {
             let Some(message) = &mut partial.message else { return Ok(None) };
             // The end of the message is known in its last frame only.
             let rest = if frame.fin { message.len() + frame.missing } else { usize::MAX };
-            message.push(chunk, rest.min(limits.max_message_bytes))?;
+            let limit = match message.compressed() {
+                Some(_) => header::compressed_limit(limits.max_message_bytes),
+                None => limits.max_message_bytes,
+            };
+            message.push(chunk, rest.min(limit))?;
             frame.fin.then_some(Lent::Message)
         };
         frame.missing -= chunk.len();
@@ -329,23 +401,46 @@ impl Partial {
 }
 
 /// The event of a frame that lies whole at the front of `input`, is an event by itself, and changes
-/// nothing else. `None`: it is something else, and untouched.
+/// nothing else: what nearly all frames are, by the shortest way. `None`: it is something else, perhaps
+/// a fault, and untouched.
 #[inline]
 fn whole_frame<'i>(
     input: &mut &'i mut [u8],
     role: Role,
     limits: &Limits,
 ) -> Option<Result<Event<'i>, Error>> {
-    let header = header::parse(input, OpenMessage::default(), role, limits).ok()??;
-    let end = header.len.checked_add(header.payload_len)?;
-    if end > input.len() || !is_alone(&header) || header.opcode == Opcode::Close {
+    let &[first, second] = input.first_chunk()?;
+    let opcode = match first {
+        0x81 => Opcode::Text,
+        0x82 => Opcode::Binary,
+        0x89 => Opcode::Ping,
+        0x8A => Opcode::Pong,
+        _ => return None,
+    };
+    let is_masked = second >= 0x80;
+    if is_masked != (role == Role::Server) {
         return None;
     }
-    let payload = &mut take_front(input, end)[header.len..];
-    if let Some(key) = header.key {
+    let (payload_len, length_end) = match second & 0x7F {
+        126 => (usize::from(u16::from_be_bytes(*input[2..].first_chunk()?)), 4),
+        127 => return None,
+        short => (usize::from(short), 2),
+    };
+    if length_end == 4 && (payload_len < 126 || opcode.is_control())
+        || payload_len > limits.max_message_bytes
+    {
+        return None;
+    }
+    let header_len = if is_masked { length_end + 4 } else { length_end };
+    let end = header_len + payload_len;
+    if end > input.len() {
+        return None;
+    }
+    let (header, payload) = take_front(input, end).split_at_mut(header_len);
+    if is_masked && let Some(&key) = header.last_chunk() {
         super::apply_mask(payload, key);
     }
-    Some(message::event(header.opcode, payload))
+    Some(message::event(opcode, payload))
 }
 
 /// The frame is an event by itself: a control frame, or a message in one frame.

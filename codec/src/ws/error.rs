@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A reserved bit is set and no extension gives it a meaning (section 5.2).
+    /// A reserved bit is set and no extension gives it a meaning there (section 5.2).
     #[error("a reserved bit is set")]
     ReservedBits,
     /// Opcodes 3-7 and 11-15 have no meaning (section 5.2).
@@ -46,6 +46,11 @@ pub enum Error {
     /// A text message or a close reason is not UTF-8 (section 8.1).
     #[error("text is not UTF-8")]
     BadUtf8,
+    /// The payload of a compressed message is no DEFLATE stream, or not a whole one. No RFC names a
+    /// code; 1007 is the one for a payload that does not fit its message's type, and the framing, which
+    /// 1002 is about, was right.
+    #[error("the compressed payload is not a whole DEFLATE stream")]
+    BadDeflate,
     /// A close frame with a body of one byte (section 5.5.1).
     #[error("a close frame with a body of one byte")]
     BadCloseBody,
@@ -59,7 +64,7 @@ impl Error {
     #[must_use]
     pub const fn close_code(&self) -> u16 {
         match self {
-            Self::BadUtf8 => 1007,
+            Self::BadUtf8 | Self::BadDeflate => 1007,
             Self::TooManyFragments { .. } => 1008,
             Self::MessageTooLong { .. } => 1009,
             _ => 1002,

@@ -11,6 +11,8 @@ pub const CONTROL_MAX_BYTES: usize = 125;
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
+/// The message is compressed (RFC 7692 section 6).
+pub(super) const RSV1: u8 = 0x40;
 const MASKED: u8 = 0x80;
 const LENGTH_IN_2_BYTES: u8 = 126;
 const LENGTH_IN_8_BYTES: u8 = 127;
@@ -19,6 +21,8 @@ const LENGTH_IN_8_BYTES: u8 = 127;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) fin: bool,
+    /// The first frame of a compressed message.
+    pub(super) compressed: bool,
     pub(super) opcode: Opcode,
     pub(super) key: Option<[u8; 4]>,
     /// Never above the limit of a message.
@@ -34,12 +38,15 @@ pub(super) struct OpenMessage {
     pub(super) fragments: u32,
     /// Payload bytes so far.
     pub(super) bytes: usize,
+    /// They are compressed.
+    pub(super) compressed: bool,
 }
 
 /// Reads the header at the front of `bytes`; `None` when it is not all there yet. What is there is
-/// checked at once, so a bad frame fails on the first byte that shows it.
+/// checked at once, so a bad frame fails on the first byte that shows it. `DEFLATE`: compressed messages
+/// were agreed on.
 #[inline]
-pub(super) fn parse(
+pub(super) fn parse<const DEFLATE: bool>(
     bytes: &[u8],
     open: OpenMessage,
     role: Role,
@@ -47,7 +54,8 @@ pub(super) fn parse(
 ) -> Result<Option<Header>, Error> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let fin = first & FIN != 0;
-    let opcode = check_first(first, fin, open, limits)?;
+    let opcode = check_first::<DEFLATE>(first, fin, open, limits)?;
+    let compressed = DEFLATE && first & RSV1 != 0;
     let Some(&second) = bytes.get(1) else { return Ok(None) };
     let masked = second & MASKED != 0;
     check_mask(masked, role)?;
@@ -59,7 +67,9 @@ pub(super) fn parse(
     };
     // A control frame does not count: it is bounded on its own.
     let limit = limits.max_message_bytes;
-    if !opcode.is_control() && payload_len > limit.saturating_sub(open.bytes) as u64 {
+    let wire_limit =
+        if DEFLATE && (compressed || open.compressed) { compressed_limit(limit) } else { limit };
+    if !opcode.is_control() && payload_len > wire_limit.saturating_sub(open.bytes) as u64 {
         return Err(Error::MessageTooLong { limit });
     }
     let (key, len) = match masked {
@@ -69,15 +79,30 @@ pub(super) fn parse(
             None => return Ok(None),
         },
     };
-    Ok(Some(Header { fin, opcode, key, payload_len: payload_len as usize, len }))
+    Ok(Some(Header { fin, compressed, opcode, key, payload_len: payload_len as usize, len }))
+}
+
+/// Most bytes that a message of at most `limit` bytes can be compressed to by a compressor that is not
+/// mad: what cannot be compressed is stored, with a few bytes for each block.
+pub(super) const fn compressed_limit(limit: usize) -> usize {
+    limit.saturating_add(limit / 8).saturating_add(64)
 }
 
 #[inline]
-fn check_first(first: u8, fin: bool, open: OpenMessage, limits: &Limits) -> Result<Opcode, Error> {
-    if first & RESERVED != 0 {
+fn check_first<const DEFLATE: bool>(
+    first: u8,
+    fin: bool,
+    open: OpenMessage,
+    limits: &Limits,
+) -> Result<Opcode, Error> {
+    if first & (if DEFLATE { RESERVED & !RSV1 } else { RESERVED }) != 0 {
         return Err(Error::ReservedBits);
     }
     let opcode = Opcode::from_bits(first & 0x0F).ok_or(Error::ReservedOpcode(first & 0x0F))?;
+    // RFC 7692 section 6.1: on the first frame of a message and nowhere else.
+    if DEFLATE && first & RSV1 != 0 && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+        return Err(Error::ReservedBits);
+    }
     if opcode.is_control() {
         return if fin { Ok(opcode) } else { Err(Error::FragmentedControl) };
     }
@@ -133,6 +158,45 @@ pub const fn header_len(payload_len: usize, masked: bool) -> usize {
         _ => 10,
     };
     if masked { length + 4 } else { length }
+}
+
+/// One of our own frames, server role: final and unmasked.
+pub(super) struct OwnFrame {
+    pub(super) opcode: Opcode,
+    pub(super) header_len: usize,
+    pub(super) payload_len: usize,
+}
+
+impl OwnFrame {
+    pub(super) fn len(&self) -> usize {
+        self.header_len + self.payload_len
+    }
+}
+
+/// The frame at the front of `bytes`; `None` when it is not one of ours, whole and not yet compressed.
+pub(super) fn own_frame(bytes: &[u8]) -> Option<OwnFrame> {
+    let limits = Limits { max_message_bytes: usize::MAX, max_fragments: 1 };
+    let header = parse::<false>(bytes, OpenMessage::default(), Role::Client, &limits).ok()??;
+    let whole = header.len.checked_add(header.payload_len).is_some_and(|len| len <= bytes.len());
+    let Header { opcode, len: header_len, payload_len, .. } = header;
+    (header.fin && whole).then_some(OwnFrame { opcode, header_len, payload_len })
+}
+
+/// Writes the header of a final, unmasked frame to the front of `out`; returns its length.
+pub(super) fn put(out: &mut [u8], opcode: Opcode, reserved: u8, payload_len: usize) -> usize {
+    out[0] = FIN | reserved | opcode as u8;
+    match payload_len {
+        0..=125 => out[1] = payload_len as u8,
+        126..=0xFFFF => {
+            out[1] = LENGTH_IN_2_BYTES;
+            out[2..4].copy_from_slice(&(payload_len as u16).to_be_bytes());
+        }
+        _ => {
+            out[1] = LENGTH_IN_8_BYTES;
+            out[2..10].copy_from_slice(&(payload_len as u64).to_be_bytes());
+        }
+    }
+    header_len(payload_len, false)
 }
 
 /// Appends a frame header alone, for callers that keep the payload elsewhere (one payload shared by

@@ -45,23 +45,34 @@ pub(super) struct Assembly {
 enum Body {
     Text(Text),
     Binary(Vec<u8>),
+    /// Of either kind, to be inflated when it is whole.
+    Compressed(Opcode, Vec<u8>),
 }
 
 impl Assembly {
     /// An empty message whose first frame has this opcode (text, or else binary).
-    pub(super) fn new(opcode: Opcode) -> Self {
+    pub(super) fn new(opcode: Opcode, compressed: bool) -> Self {
         let body = match opcode {
+            _ if compressed => Body::Compressed(opcode, Vec::new()),
             Opcode::Text => Body::Text(Text::default()),
             _ => Body::Binary(Vec::new()),
         };
         Self { body, fragments: 0 }
     }
 
+    /// What is to be inflated, if it is compressed.
+    pub(super) fn compressed(&self) -> Option<(Opcode, &[u8])> {
+        match &self.body {
+            Body::Compressed(opcode, bytes) => Some((*opcode, bytes)),
+            _ => None,
+        }
+    }
+
     /// Payload bytes so far.
     pub(super) fn len(&self) -> usize {
         match &self.body {
             Body::Text(text) => text.len(),
-            Body::Binary(bytes) => bytes.len(),
+            Body::Binary(bytes) | Body::Compressed(_, bytes) => bytes.len(),
         }
     }
 
@@ -69,7 +80,7 @@ impl Assembly {
     pub(super) fn push(&mut self, chunk: &[u8], complete: usize) -> Result<(), Error> {
         match &mut self.body {
             Body::Text(text) => text.push(chunk, complete),
-            Body::Binary(bytes) => {
+            Body::Binary(bytes) | Body::Compressed(_, bytes) => {
                 recv_buffer::append(bytes, chunk, complete);
                 Ok(())
             }
@@ -87,7 +98,7 @@ impl Assembly {
     pub(super) fn event(&self) -> Event<'_> {
         match &self.body {
             Body::Text(text) => Event::Text(&text.whole),
-            Body::Binary(bytes) => Event::Binary(bytes),
+            Body::Binary(bytes) | Body::Compressed(_, bytes) => Event::Binary(bytes),
         }
     }
 }
@@ -170,7 +181,7 @@ mod tests {
     use super::*;
 
     fn in_two(bytes: &[u8], at: usize) -> Result<String, Error> {
-        let mut assembly = Assembly::new(Opcode::Text);
+        let mut assembly = Assembly::new(Opcode::Text, false);
         assembly.push(&bytes[..at], bytes.len())?;
         assembly.push(&bytes[at..], bytes.len())?;
         assembly.finish()?;
@@ -212,7 +223,7 @@ mod tests {
     #[test]
     fn a_hopeless_beginning_fails_at_once() {
         for beginning in [&b"\xF4\x90"[..], b"\xED\xA0", b"\xE0\x80", b"\xF5", b"\xC1"] {
-            let mut assembly = Assembly::new(Opcode::Text);
+            let mut assembly = Assembly::new(Opcode::Text, false);
             let last = beginning.len() - 1;
             let first = assembly.push(&beginning[..last], 10);
             let second = first.and_then(|()| assembly.push(&beginning[last..], 10));

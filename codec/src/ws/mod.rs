@@ -1,5 +1,7 @@
-//! WebSocket (RFC 6455) for both roles: frames, messages, the closing handshake, the opening one.
+//! WebSocket (RFC 6455) for both roles: frames, messages, the closing handshake, the opening one, and
+//! compressed messages (RFC 7692).
 
+pub mod deflate;
 mod error;
 pub mod handshake;
 

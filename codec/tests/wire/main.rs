@@ -2,7 +2,9 @@
 
 mod binary;
 mod close_and_limits;
+mod deflate;
 mod handshake;
+mod negotiation;
 mod oracle;
 mod protocol_document;
 mod round_trip;

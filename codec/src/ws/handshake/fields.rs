@@ -1,7 +1,8 @@
 //! The header fields that matter to a handshake, gathered in one pass over the header lines.
 
 use super::head::{is_token, list, list_has, trim};
-use super::{HEADERS_MAX, PROTOCOLS_MAX};
+use super::{HEADERS_MAX, OFFERS_MAX, PROTOCOLS_MAX};
+use crate::ws::deflate::{Parameters, parse_extensions};
 
 /// A field that may stand once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +78,37 @@ impl<'b> Protocols<'b> {
     }
 }
 
+/// The extensions that a peer named.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Extensions {
+    /// The field is there, whatever is in it.
+    pub(super) present: bool,
+    /// Elements that are not a good permessage-deflate, or one too many.
+    pub(super) others: bool,
+    offers: [Parameters; OFFERS_MAX],
+    len: usize,
+}
+
+impl Extensions {
+    fn add(&mut self, value: &[u8]) {
+        self.present = true;
+        for element in parse_extensions(value) {
+            match element {
+                Some(parameters) if self.len < OFFERS_MAX => {
+                    self.offers[self.len] = parameters;
+                    self.len += 1;
+                }
+                _ => self.others = true,
+            }
+        }
+    }
+
+    /// The good ones of permessage-deflate, in order.
+    pub(super) fn deflate(&self) -> &[Parameters] {
+        &self.offers[..self.len]
+    }
+}
+
 /// What one head says.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'b> {
@@ -90,7 +122,7 @@ pub(super) struct Fields<'b> {
     pub(super) upgrade: Token,
     pub(super) connection: Token,
     pub(super) protocols: Protocols<'b>,
-    pub(super) extensions: bool,
+    pub(super) extensions: Extensions,
     /// `Sec-WebSocket-Key1` or `-Key2`: the protocol before the RFC ("Hixie-76").
     pub(super) hixie: bool,
 }
@@ -108,7 +140,7 @@ impl<'b> Fields<'b> {
             upgrade: Token::Absent,
             connection: Token::Absent,
             protocols: Protocols { names: [""; PROTOCOLS_MAX], len: 0, bad: false },
-            extensions: false,
+            extensions: Extensions::default(),
             hixie: false,
         };
         for header in headers {
@@ -134,7 +166,7 @@ impl<'b> Fields<'b> {
             b"sec-websocket-accept" => self.accept.add(value),
             b"sec-websocket-version" => self.version.add(value),
             b"sec-websocket-protocol" => self.protocols.add(value),
-            b"sec-websocket-extensions" => self.extensions = true,
+            b"sec-websocket-extensions" => self.extensions.add(value),
             b"sec-websocket-key1" | b"sec-websocket-key2" => self.hixie = true,
             _ => {}
         }
@@ -145,7 +177,7 @@ impl<'b> Fields<'b> {
         self.upgrade == Token::Present
             || !self.key.is_absent()
             || !self.version.is_absent()
-            || self.extensions
+            || self.extensions.present
             || self.hixie
             || self.protocols.bad
             || !self.protocols.names().is_empty()

@@ -39,7 +39,7 @@ pub(super) fn find_end(bytes: &[u8], seen: usize, max: usize) -> Result<Option<u
 }
 
 /// The bytes of a token (RFC 9110 section 5.6.2).
-pub(super) fn is_token(bytes: &[u8]) -> bool {
+pub(in crate::ws) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&b| is_token_byte(b))
 }
 
@@ -53,7 +53,7 @@ pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Without spaces and tabs at both ends.
-pub(super) fn trim(value: &[u8]) -> &[u8] {
+pub(in crate::ws) fn trim(value: &[u8]) -> &[u8] {
     let is_space = |b: &u8| matches!(b, b' ' | b'\t');
     let start = value.iter().position(|b| !is_space(b)).unwrap_or(value.len());
     let end = value.iter().rposition(|b| !is_space(b)).map_or(start, |last| last + 1);

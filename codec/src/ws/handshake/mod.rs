@@ -5,13 +5,14 @@
 //! Requests that ask for no WebSocket are [`Request::Http`]: another part of the server answers them.
 
 mod fields;
-mod head;
+pub(super) mod head;
 mod request;
 mod response;
 mod target;
 
 pub use request::{Rejection, Request, Upgrade, read_request, read_request_from};
-pub use response::{Response, ResponseError, read_response, write_client_request};
+pub use response::{Response, ResponseError, read_response, read_response_to};
+pub use response::{write_client_request, write_client_request_offering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -41,6 +42,9 @@ pub const HEADERS_MAX: usize = 128;
 
 /// Most names in the lists of `Sec-WebSocket-Protocol`.
 pub const PROTOCOLS_MAX: usize = 32;
+
+/// Most offers of permessage-deflate that are looked at; those behind them are declined.
+pub const OFFERS_MAX: usize = 8;
 
 /// Length of a `Sec-WebSocket-Accept` value: base64 of a SHA-1 digest.
 const ACCEPT_LEN: usize = 28;

@@ -3,6 +3,7 @@
 use super::fields::{Fields, Once, Token, header_room};
 use super::head::{self, EndFault};
 use super::{Limits, accept_value, target};
+use crate::ws::deflate::{Agreement, Config};
 
 /// What the bytes received so far are.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,7 @@ pub struct Upgrade<'b> {
     pub head_len: usize,
     key: &'b [u8],
     protocols: super::fields::Protocols<'b>,
+    extensions: super::fields::Extensions,
 }
 
 impl<'b> Upgrade<'b> {
@@ -42,9 +44,26 @@ impl<'b> Upgrade<'b> {
         self.protocols.names().iter().copied()
     }
 
-    /// Appends the 101 response. `protocol` must be one of [`Self::protocols`], or `None`. No extension
-    /// is ever accepted, which declines every one that was offered (section 9.1).
+    /// What `config` makes of the client's offers of permessage-deflate: the first that it can agree
+    /// to. Offers that are malformed are declined like those it does not like; `None`: no compression.
+    #[must_use]
+    pub fn agree_deflate(&self, config: &Config) -> Option<Agreement> {
+        self.extensions.deflate().iter().find_map(|parameters| config.agree(&parameters.offer()))
+    }
+
+    /// Appends the 101 response without any extension, which declines every one that was offered
+    /// (section 9.1). `protocol` must be one of [`Self::protocols`], or `None`.
     pub fn accept(&self, protocol: Option<&str>, out: &mut Vec<u8>) {
+        self.accept_with(protocol, None, out);
+    }
+
+    /// As [`Self::accept`], with what [`Self::agree_deflate`] gave.
+    pub fn accept_with(
+        &self,
+        protocol: Option<&str>,
+        deflate: Option<&Agreement>,
+        out: &mut Vec<u8>,
+    ) {
         debug_assert!(protocol.is_none_or(|p| self.protocols().any(|named| named == p)));
         out.extend_from_slice(
             b"HTTP/1.1 101 Switching Protocols\r\n\
@@ -56,6 +75,10 @@ impl<'b> Upgrade<'b> {
         if let Some(protocol) = protocol {
             out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
             out.extend_from_slice(protocol.as_bytes());
+        }
+        if let Some(agreement) = deflate {
+            out.extend_from_slice(b"\r\nSec-WebSocket-Extensions: ");
+            agreement.write(out);
         }
         out.extend_from_slice(b"\r\n\r\n");
     }
@@ -170,8 +193,17 @@ pub fn read_request_from<'b>(
     let key = check_upgrade(method, minor, &fields)?;
     let (path, query) = target::split(target, host).map_err(bad)?;
     let origin = check_origin(fields.origin)?;
-    let protocols = fields.protocols;
-    Ok(Request::Upgrade(Upgrade { path, query, origin, host, head_len, key, protocols }))
+    let Fields { protocols, extensions, .. } = fields;
+    Ok(Request::Upgrade(Upgrade {
+        path,
+        query,
+        origin,
+        host,
+        head_len,
+        key,
+        protocols,
+        extensions,
+    }))
 }
 
 impl From<EndFault> for Rejection {

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::fields::{Fields, Once, Token, header_room};
 use super::{Limits, accept_value, head};
+use crate::ws::deflate::{Agreement, Offer};
 
 /// Length of a `Sec-WebSocket-Key` value: base64 of 16 bytes.
 const KEY_LEN: usize = 24;
@@ -16,6 +17,8 @@ pub struct Response<'b> {
     pub head_len: usize,
     /// The subprotocol the server chose; the caller checks that it asked for it.
     pub protocol: Option<&'b str>,
+    /// What became of an offer of permessage-deflate.
+    pub deflate: Option<Agreement>,
 }
 
 /// Why a response opens no WebSocket.
@@ -47,6 +50,19 @@ pub fn write_client_request(
     protocols: &[&str],
     nonce: [u8; 16],
 ) {
+    write_client_request_offering(out, host, path_and_query, protocols, None, nonce);
+}
+
+/// As [`write_client_request`], with an offer of permessage-deflate. The answer is for
+/// [`read_response_to`].
+pub fn write_client_request_offering(
+    out: &mut Vec<u8>,
+    host: &str,
+    path_and_query: &str,
+    protocols: &[&str],
+    offer: Option<&Offer>,
+    nonce: [u8; 16],
+) {
     let is_clean = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
     debug_assert!(is_clean(host) && is_clean(path_and_query));
     debug_assert!(protocols.iter().all(|p| head::is_token(p.as_bytes())));
@@ -62,6 +78,10 @@ pub fn write_client_request(
         let separator = if i == 0 { "\r\nSec-WebSocket-Protocol: " } else { ", " };
         out.extend_from_slice(separator.as_bytes());
         out.extend_from_slice(protocol.as_bytes());
+    }
+    if let Some(offer) = offer {
+        out.extend_from_slice(b"\r\nSec-WebSocket-Extensions: ");
+        offer.write(out);
     }
     out.extend_from_slice(b"\r\n\r\n");
 }
@@ -80,6 +100,18 @@ fn key_value(nonce: [u8; 16]) -> [u8; KEY_LEN] {
 /// # Errors
 /// The server refused, or its answer proves nothing: close the connection.
 pub fn read_response(bytes: &[u8], nonce: [u8; 16]) -> Result<Option<Response<'_>>, ResponseError> {
+    read_response_to(bytes, None, nonce)
+}
+
+/// As [`read_response`], to a request with this offer of permessage-deflate.
+///
+/// # Errors
+/// As [`read_response`]; also an answer that the offer does not allow.
+pub fn read_response_to<'b>(
+    bytes: &'b [u8],
+    offer: Option<&Offer>,
+    nonce: [u8; 16],
+) -> Result<Option<Response<'b>>, ResponseError> {
     let end = head::find_end(bytes, 0, Limits::DEFAULT.max_head_bytes).map_err(|e| match e {
         head::EndFault::BareLineFeed => ResponseError::Malformed("a bare line feed"),
         head::EndFault::FirstLineTooLong | head::EndFault::TooLong => ResponseError::TooLong,
@@ -99,7 +131,9 @@ pub fn read_response(bytes: &[u8], nonce: [u8; 16]) -> Result<Option<Response<'_
     }
     let fields = Fields::gather(parsed.headers);
     check_accepted(&fields, nonce)?;
-    Ok(Some(Response { head_len, protocol: fields.protocols.names().first().copied() }))
+    let deflate = check_extensions(&fields, offer).map_err(ResponseError::NotAccepted)?;
+    let protocol = fields.protocols.names().first().copied();
+    Ok(Some(Response { head_len, protocol, deflate }))
 }
 
 fn check_accepted(fields: &Fields<'_>, nonce: [u8; 16]) -> Result<(), ResponseError> {
@@ -108,11 +142,23 @@ fn check_accepted(fields: &Fields<'_>, nonce: [u8; 16]) -> Result<(), ResponseEr
         (fields.upgrade != Token::Present, "Upgrade: websocket is missing"),
         (fields.connection != Token::Present, "Connection: Upgrade is missing"),
         (fields.accept != Once::Value(&expected), "Sec-WebSocket-Accept is wrong"),
-        (fields.extensions, "an extension that was not offered"),
         (fields.protocols.bad || fields.protocols.names().len() > 1, "more than one subprotocol"),
     ];
     match faults.iter().find(|(is_fault, _)| *is_fault) {
         Some((_, reason)) => Err(ResponseError::NotAccepted(reason)),
         None => Ok(()),
+    }
+}
+
+/// The server may name permessage-deflate once, if it was offered, and nothing else.
+fn check_extensions(
+    fields: &Fields<'_>,
+    offer: Option<&Offer>,
+) -> Result<Option<Agreement>, &'static str> {
+    let extensions = &fields.extensions;
+    match (extensions.deflate(), offer) {
+        _ if !extensions.present => Ok(None),
+        ([answer], Some(offer)) if !extensions.others => offer.check(answer).map(Some),
+        _ => Err("an extension that was not offered"),
     }
 }
