@@ -48,6 +48,8 @@ pub struct GatewayConfig {
     pub limits: Limits,
     /// Who is let in.
     pub admission: Admission,
+    /// permessage-deflate (RFC 7692); `None` declines it.
+    pub deflate: Option<codec::ws::deflate::Config>,
 }
 
 impl GatewayConfig {
@@ -61,6 +63,7 @@ impl GatewayConfig {
             mode,
             limits: Limits::default(),
             admission: Admission::default(),
+            deflate: None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use codec::ws::deflate::{Config, WindowBits};
 use gateway::Gateway;
 use gateway::config::{GatewayConfig, IoChoice, cores};
 use gateway::session::rules::Mode;
@@ -39,6 +40,45 @@ struct Echo {
     /// auto, io_uring, epoll or glommio.
     #[arg(long, default_value = "auto")]
     io: IoChoice,
+    /// Agree to permessage-deflate.
+    #[arg(long)]
+    deflate: bool,
+    #[command(flatten)]
+    compression: Compression,
+}
+
+/// What `--deflate` agrees to.
+#[derive(Args)]
+struct Compression {
+    /// Largest window in bits, 9 to 15, in both directions.
+    #[arg(long = "deflate-window-bits", default_value_t = 15, requires = "deflate",
+        value_parser = clap::value_parser!(u8).range(9..=15))]
+    window_bits: u8,
+    /// Let messages refer to earlier ones, in both directions: smaller, for up to two windows of memory
+    /// a connection.
+    #[arg(long = "deflate-context-takeover", requires = "deflate")]
+    context_takeover: bool,
+    /// Effort, 1 (fast) to 9 (small).
+    #[arg(long = "deflate-level", default_value_t = 1, requires = "deflate",
+        value_parser = clap::value_parser!(u8).range(1..=9))]
+    level: u8,
+    /// Shortest message that is compressed, in bytes.
+    #[arg(long = "deflate-min-bytes", default_value_t = 256, requires = "deflate")]
+    min_bytes: usize,
+}
+
+impl Compression {
+    fn config(&self) -> Config {
+        let bits = WindowBits::new(self.window_bits).unwrap_or(WindowBits::Fifteen);
+        Config {
+            server_context_takeover: self.context_takeover,
+            client_context_takeover: self.context_takeover,
+            server_max_window_bits: bits,
+            client_max_window_bits: bits,
+            level: self.level,
+            min_bytes: self.min_bytes,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -61,6 +101,7 @@ fn run(echo: &Echo) -> std::io::Result<()> {
     let mut config = GatewayConfig::new(echo.listen, Mode::Echo);
     config.shards = echo.shards.unwrap_or_else(cores);
     config.io = echo.io;
+    config.deflate = echo.deflate.then(|| echo.compression.config());
     config.limits.max_message_bytes = echo.max_message;
     // Conformance suites send one message in very many fragments.
     config.limits.max_fragments = u32::MAX;

@@ -54,7 +54,8 @@ impl Gateway {
             uplink: Arc::default(),
             http: Some(http),
         };
-        let rules = Rules::new(config.mode.clone(), config.limits.clone());
+        let mut rules = Rules::new(config.mode.clone(), config.limits.clone());
+        rules.deflate = config.deflate;
         for (index, listener) in listeners.into_iter().enumerate() {
             let mailbox = Arc::new(Mailbox::new()?);
             let stats = Arc::new(Stats::default());

@@ -302,6 +302,27 @@ fn what_does_not_get_shorter_is_sent_as_it_is() {
     }
 }
 
+/// A message that was not worth compressing leaves nothing behind for the next one.
+#[test]
+fn noise_between_messages_changes_nothing() {
+    let noise: Vec<u8> =
+        (0..300_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 15) as u8).collect();
+    for level in 1..=9 {
+        let mut peer = Peer::forgetful(Role::Server);
+        peer.deflater = Deflater::new(&Config { level, min_bytes: 0, ..Config::DEFAULT });
+        let mut reader = Peer::forgetful(Role::Client);
+        let limits = Limits { max_message_bytes: 400_000, ..LIMITS };
+        for round in 0..70 {
+            let len = [1, 20, 256, 257, 1000, 4096, 70_000][round % 7];
+            let at = round * 13;
+            for payload in [&noise[at..at + len], "text text ".repeat(len / 8).as_bytes()] {
+                let frame = peer.encode(Opcode::Binary, payload);
+                assert_eq!(reader.feed(&frame, &limits), [Seen::Binary(payload.to_vec())]);
+            }
+        }
+    }
+}
+
 /// Frames of every kind and length written by others are compressed where they lie.
 #[test]
 fn frames_are_compressed_where_they_lie() {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, Command};
+use codec::ws::deflate::{Config, WindowBits};
 use gateway::config::{IoChoice, cores};
 use gateway::limits::{Admission, Limits};
 
@@ -28,6 +29,9 @@ pub(crate) struct Settings {
     #[cfg(feature = "fault-injection")]
     pub(crate) fault: Option<logic_svc::config::Fault>,
     pub(crate) limits: Limits,
+    pub(crate) deflate: bool,
+    /// What is agreed to under `deflate`.
+    pub(crate) compression: Config,
 }
 
 impl Default for Settings {
@@ -50,6 +54,8 @@ impl Default for Settings {
             #[cfg(feature = "fault-injection")]
             fault: None,
             limits: Limits::default(),
+            deflate: false,
+            compression: Config::DEFAULT,
         }
     }
 }
@@ -125,6 +131,20 @@ const SETTINGS: &[Setting] = &[
     number!("max_fragments", "Fragments a WebSocket message may come in [1024]", "a number from 1 to 1000000", 1..=1_000_000, limits.max_fragments),
     number!("max_head_bytes", "Largest HTTP head of a handshake [8192]", "a number from 1024 to 65536", 1024..=65_536, limits.max_head_bytes),
     number!("outbound_bytes", "Bytes that may wait for a connection that reads slowly [262144]", "a number from 4096 to 1073741824", 4096..=1_073_741_824, limits.outbound_bytes),
+    setting!("deflate", "Agree to compressed WebSocket messages, permessage-deflate [false]", "true or false", true,
+        |s, text| { s.deflate = text.parse().ok()?; Some(()) }),
+    setting!("deflate_window_bits", "Largest window of compressed messages in bits, both directions [15]", "a number from 9 to 15", false, |s, text| {
+        let bits = WindowBits::new(within(text, 9, 15)?)?;
+        (s.compression.server_max_window_bits, s.compression.client_max_window_bits) = (bits, bits);
+        Some(())
+    }),
+    setting!("deflate_context_takeover", "Compressed messages may refer to earlier ones: smaller, for up to two windows of memory a connection [false]", "true or false", true, |s, text| {
+        let on = text.parse().ok()?;
+        (s.compression.server_context_takeover, s.compression.client_context_takeover) = (on, on);
+        Some(())
+    }),
+    number!("deflate_level", "Effort of the compressor, 1 (fast) to 9 (small) [1]", "a number from 1 to 9", 1..=9, compression.level),
+    number!("deflate_min_bytes", "Shortest message that is compressed [256]", "a number from 0 to 67108864", 0..=67_108_864, compression.min_bytes),
     #[cfg(feature = "fault-injection")]
     setting!("fault", "Tests only: no_unique_key or ack_before_commit", "no_unique_key or ack_before_commit", false, |s, text| {
         s.fault = Some(match text {

@@ -1,6 +1,7 @@
 //! The first bytes: what protocol this is, and the WebSocket handshake.
 
 use codec::detect::{Detected, detect};
+use codec::ws::deflate::Agreement;
 use codec::ws::handshake::{Rejection, Request, Upgrade, read_request};
 use proto::error::close_code;
 use proto::v1::Hello;
@@ -20,6 +21,7 @@ struct Accepted {
     form: Form,
     login: Option<Hello>,
     head_len: usize,
+    deflate: Option<Agreement>,
 }
 
 impl Session {
@@ -113,6 +115,9 @@ impl Session {
         self.transport = Transport::WebSocket;
         self.form = accepted.form;
         self.phase = if cx.rules.mode == Mode::Echo { Phase::Echo } else { Phase::Anonymous };
+        if let Some(agreement) = &accepted.deflate {
+            self.begin_deflate(agreement);
+        }
         if let Some(hello) = accepted.login {
             self.begin_login(cx, hello, None);
         }
@@ -126,11 +131,10 @@ impl Session {
     }
 }
 
-/// Decides on an upgrade and writes the 101.
+/// Decides on an upgrade and answers it.
 fn accept(cx: &mut Context<'_>, upgrade: &Upgrade<'_>) -> Result<Accepted, Rejection> {
     let Mode::Serve(access) = &cx.rules.mode else {
-        upgrade.accept(None, &mut cx.out.bytes);
-        return Ok(Accepted { form: Form::Undecided, login: None, head_len: upgrade.head_len });
+        return Ok(answer(cx, upgrade, Form::Undecided, None, None));
     };
     if upgrade.path != "/ws" {
         return Err(Rejection { status: 404, reason: "WebSocket lives at /ws" });
@@ -140,8 +144,20 @@ fn accept(cx: &mut Context<'_>, upgrade: &Upgrade<'_>) -> Result<Accepted, Rejec
     }
     let (form, protocol) = choose_protocol(upgrade);
     let login = login_of(access, upgrade);
-    upgrade.accept(protocol, &mut cx.out.bytes);
-    Ok(Accepted { form, login, head_len: upgrade.head_len })
+    Ok(answer(cx, upgrade, form, protocol, login))
+}
+
+/// Writes the 101.
+fn answer(
+    cx: &mut Context<'_>,
+    upgrade: &Upgrade<'_>,
+    form: Form,
+    protocol: Option<&'static str>,
+    login: Option<Hello>,
+) -> Accepted {
+    let deflate = cx.rules.deflate.as_ref().and_then(|config| upgrade.agree_deflate(config));
+    upgrade.accept_with(protocol, deflate.as_ref(), &mut cx.out.bytes);
+    Accepted { form, login, head_len: upgrade.head_len, deflate }
 }
 
 fn choose_protocol(upgrade: &Upgrade<'_>) -> (Form, Option<&'static str>) {

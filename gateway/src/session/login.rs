@@ -4,6 +4,7 @@ use proto::error::{ErrorCode, close_code};
 use proto::limits::{DEVICE_CLASS_MAX_BYTES, DEVICE_ID_MAX_BYTES, TOKEN_MAX_BYTES};
 use proto::v1::{Call, Failure, Hello, Welcome, call};
 
+use super::deflate::Takeover;
 use super::{Buffer, Cause, Context, Phase, Session, answer};
 
 /// A login under way.
@@ -13,6 +14,8 @@ pub(super) struct LoginWait {
     /// The request's id, when the login was a request and its answer is awaited; a login by handshake
     /// is answered by silence.
     answer: Option<u32>,
+    /// What the connection keeps for compression.
+    pub(super) takeover: Option<Box<Takeover>>,
 }
 
 /// The shard stops receiving while a login is under way, so no more than one receive buffer is held.
@@ -24,7 +27,8 @@ impl Session {
     pub(super) fn begin_login(&mut self, cx: &mut Context<'_>, hello: Hello, answer: Option<u32>) {
         let refusal = check(&hello);
         self.phase = Phase::LoggingIn;
-        self.buffer = Buffer::Login(Box::new(LoginWait { held: Vec::new(), answer }));
+        let takeover = self.take_takeover();
+        self.buffer = Buffer::Login(Box::new(LoginWait { held: Vec::new(), answer, takeover }));
         if let Some(detail) = refusal {
             return self.on_login_failed(cx, &ErrorCode::Unauthenticated.failure(detail));
         }
@@ -61,7 +65,10 @@ impl Session {
         let Buffer::Login(wait) = std::mem::replace(&mut self.buffer, Buffer::Nothing) else {
             return;
         };
-        let LoginWait { mut held, answer } = *wait;
+        let LoginWait { mut held, answer, takeover } = *wait;
+        if let Some(takeover) = takeover {
+            self.buffer = Buffer::Takeover(takeover);
+        }
         self.phase = Phase::Open;
         self.user_id = welcome.user_id;
         if let Some(request_id) = answer {

@@ -15,6 +15,7 @@ pub mod answer;
 pub mod binary;
 pub mod bucket;
 mod command;
+pub mod deflate;
 mod greeting;
 pub mod json;
 mod login;
@@ -30,6 +31,7 @@ pub use output::{Cause, Outputs, Verdict};
 
 use crate::ids::ConnId;
 use bucket::Bucket;
+use deflate::{Deflate, Takeover};
 use login::LoginWait;
 use rules::Rules;
 
@@ -55,6 +57,8 @@ pub enum Phase {
 enum Transport {
     Tcp,
     WebSocket,
+    /// WebSocket with compressed messages; the window agreed on for ours.
+    Deflated(codec::ws::deflate::WindowBits),
 }
 
 /// What frames are made of. Set by the first data message or the subprotocol, and kept.
@@ -84,6 +88,9 @@ enum Buffer {
     Head(Box<Vec<u8>>),
     /// An unfinished WebSocket frame or message.
     WebSocket(codec::ws::Decoder),
+    /// The windows of compressed messages that refer to earlier ones. An idle connection holds this too,
+    /// but only where it was switched on and agreed on.
+    Takeover(Box<Takeover>),
     /// An unfinished binary frame.
     Binary(codec::binary::Decoder),
     /// A login under way and the bytes that came behind it.
@@ -112,6 +119,8 @@ pub struct Context<'a> {
     pub now_ms: u32,
     /// The shard's rules.
     pub rules: &'a Rules,
+    /// The shard's compressors; `None` when compression is switched off.
+    pub deflate: Option<&'a mut Deflate>,
     /// Collects what comes out.
     pub out: &'a mut Outputs,
 }
@@ -155,8 +164,8 @@ impl Session {
     pub fn wire(&self) -> Wire {
         match (self.transport, self.form) {
             (Transport::Tcp, _) => Wire::BinaryStream,
-            (Transport::WebSocket, Form::Binary) => Wire::BinaryMessage,
-            (Transport::WebSocket, _) => Wire::Json,
+            (_, Form::Binary) => Wire::BinaryMessage,
+            _ => Wire::Json,
         }
     }
 
@@ -172,32 +181,8 @@ impl Session {
             (Phase::Greeting, _) => self.greet(cx, input),
             (Phase::LoggingIn, _) => self.hold(cx, input),
             (Phase::Ended, _) => {}
-            (_, Transport::WebSocket) => self.on_websocket(cx, input),
             (_, Transport::Tcp) => self.on_stream(cx, input),
-        }
-    }
-
-    fn on_websocket(&mut self, cx: &mut Context<'_>, mut input: &mut [u8]) {
-        let mut decoder = match std::mem::replace(&mut self.buffer, Buffer::Nothing) {
-            Buffer::WebSocket(decoder) => decoder,
-            _ => codec::ws::Decoder::new(),
-        };
-        loop {
-            match decoder.next(&mut input, codec::ws::Role::Server, &cx.rules.websocket) {
-                Ok(Some(event)) => self.on_websocket_event(cx, event),
-                Ok(None) => break,
-                Err(error) => {
-                    return self.close_websocket(cx, error.close_code(), &error.to_string());
-                }
-            }
-            match self.phase {
-                Phase::Ended => return,
-                Phase::LoggingIn => return self.hold(cx, input),
-                _ => {}
-            }
-        }
-        if !decoder.is_idle() {
-            self.buffer = Buffer::WebSocket(decoder);
+            (_, Transport::WebSocket | Transport::Deflated(_)) => self.on_websocket(cx, input),
         }
     }
 

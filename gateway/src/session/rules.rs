@@ -33,6 +33,8 @@ pub struct Rules {
     pub limits: Limits,
     /// The codec's share, WebSocket.
     pub websocket: codec::ws::Limits,
+    /// What may be agreed on about compression; `None` declines it.
+    pub deflate: Option<codec::ws::deflate::Config>,
     /// The codec's share, HTTP head.
     pub head: codec::ws::handshake::Limits,
     /// The codec's share, binary protocol.
@@ -48,12 +50,13 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Rules of a mode under limits.
+    /// Rules of a mode under limits, without compression.
     #[must_use]
     pub fn new(mode: Mode, limits: Limits) -> Self {
         Self {
             mode,
             websocket: limits.websocket(),
+            deflate: None,
             head: codec::ws::handshake::Limits {
                 max_head_bytes: limits.max_head_bytes,
                 ..Default::default()

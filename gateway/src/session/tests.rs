@@ -13,6 +13,7 @@ const KEY: [u8; 4] = [1, 2, 3, 4];
 struct Client {
     session: Session,
     rules: Rules,
+    deflate: Option<Deflate>,
     out: Outputs,
     now_ms: u32,
 }
@@ -20,7 +21,8 @@ struct Client {
 impl Client {
     fn new(mode: Mode) -> Self {
         let rules = Rules::new(mode, Limits::default());
-        Self { session: Session::new(&rules, 0), rules, out: Outputs::default(), now_ms: 0 }
+        let session = Session::new(&rules, 0);
+        Self { session, rules, deflate: None, out: Outputs::default(), now_ms: 0 }
     }
 
     fn serve() -> Self {
@@ -29,7 +31,13 @@ impl Client {
 
     fn with<R>(&mut self, work: impl FnOnce(&mut Session, &mut Context<'_>) -> R) -> R {
         let id = ConnId { shard: 1, slot: 2, generation: 3 };
-        let mut cx = Context { id, now_ms: self.now_ms, rules: &self.rules, out: &mut self.out };
+        let mut cx = Context {
+            id,
+            now_ms: self.now_ms,
+            rules: &self.rules,
+            deflate: self.deflate.as_mut(),
+            out: &mut self.out,
+        };
         work(&mut self.session, &mut cx)
     }
 

@@ -30,6 +30,8 @@ const CONTROL_FACTOR: usize = 4;
 #[derive(Default)]
 struct Encoded {
     json: Option<Range<usize>>,
+    /// The same, compressed.
+    deflated: Option<Range<usize>>,
     body: Option<Vec<u8>>,
 }
 
@@ -59,7 +61,7 @@ impl Shard {
             self.push_to(token, message, &mut encoded);
             if self.outputs.bytes.is_empty() {
                 // An early flush emptied the arena.
-                encoded.json = None;
+                (encoded.json, encoded.deflated) = (None, None);
             }
         }
     }
@@ -80,12 +82,23 @@ impl Shard {
             return self.leave_out(token, message);
         }
         let arena = &mut self.outputs.bytes;
-        let range = match connection.session.wire() {
-            Wire::Json => encoded
+        let range = match (connection.session.wire(), &mut self.deflate) {
+            (Wire::Json, Some(deflate)) if connection.session.shares_compressed() => encoded
+                .deflated
+                .get_or_insert_with(|| {
+                    let start = arena.len();
+                    answer::push_json(arena, message);
+                    deflate.compress_shared(arena, start);
+                    start..arena.len()
+                })
+                .clone(),
+            (Wire::Json, _) => encoded
                 .json
                 .get_or_insert_with(|| appended(arena, |out| answer::push_json(out, message)))
                 .clone(),
-            wire => {
+            // A push in a binary form has a number of its own: there is nothing to share, and it is not
+            // compressed for each receiver.
+            (wire, _) => {
                 let body = encoded.body.get_or_insert_with(|| message.encode_to_vec());
                 let push_no = connection.session.next_push_no();
                 appended(arena, |out| answer::push_binary(out, wire, push_no, body))
@@ -160,7 +173,11 @@ impl Shard {
             _ => {}
         }
         let wire = connection.session.wire();
-        let range = appended(&mut self.outputs.bytes, |out| write(out, wire));
+        let arena = &mut self.outputs.bytes;
+        let start = arena.len();
+        write(arena, wire);
+        connection.session.compress(self.deflate.as_deref_mut(), arena, start);
+        let range = start..arena.len();
         self.outgoing.add(&mut connection.outgoing, token, range);
         self.flush_if_full();
     }

@@ -22,6 +22,7 @@ use crate::net::capacity::HandedOver;
 use crate::net::poll_set::{PollSet, Readiness, Token};
 use crate::net::sends::Sends;
 use crate::net::sockets::{self, Received};
+use crate::session::deflate::Deflate;
 use crate::session::rules::Rules;
 use crate::session::{Cause, Context, Outputs, Phase, Session, Verdict};
 use crate::uplink::Uplink;
@@ -41,6 +42,8 @@ pub(super) struct Shard {
     pub(super) table: Table<Connection>,
     pub(super) wheel: Wheel,
     pub(super) outputs: Outputs,
+    /// The compressors of all connections.
+    pub(super) deflate: Option<Box<Deflate>>,
     pub(super) outgoing: Outgoing,
     pub(super) places: Vec<(Token, Place)>,
     pub(super) closing: Vec<Token>,
@@ -83,6 +86,7 @@ impl Shard {
         poll.add(&parts.listener, LISTENER)?;
         poll.add(&*parts.mailbox, MAILBOX)?;
         Ok(Self {
+            deflate: parts.rules.deflate.as_ref().map(|config| Box::new(Deflate::new(config))),
             index: parts.index,
             rules: parts.rules,
             poll,
@@ -224,8 +228,13 @@ impl Shard {
         self.outputs.login_delay_ms = self.door.login_delay_ms(token.slot);
         let phase = connection.session.phase();
         self.outputs.no_room = self.door.is_full(phase);
-        let mut cx =
-            Context { id, now_ms: self.now_ms, rules: &self.rules, out: &mut self.outputs };
+        let mut cx = Context {
+            id,
+            now_ms: self.now_ms,
+            rules: &self.rules,
+            deflate: self.deflate.as_deref_mut(),
+            out: &mut self.outputs,
+        };
         work(&mut connection.session, &mut cx);
         connection.debt_ms = u16::try_from(self.outputs.debt_ms).unwrap_or(u16::MAX);
         let phase_now = connection.session.phase();
@@ -235,8 +244,10 @@ impl Shard {
                 connection.since_ms = self.now_ms;
             }
         }
-        let end = self.outputs.bytes.len();
-        if end > start {
+        if self.outputs.bytes.len() > start {
+            let deflate = self.deflate.as_deref_mut();
+            connection.session.compress(deflate, &mut self.outputs.bytes, start);
+            let end = self.outputs.bytes.len();
             self.outgoing.add(&mut connection.outgoing, token, start..end);
         }
         match self.outputs.verdict {

@@ -1,6 +1,6 @@
 //! Compressing messages.
 
-use zlib_rs::{Deflate, DeflateFlush, Status};
+use zlib_rs::{Deflate, DeflateFlush, Status, compress_bound};
 
 use super::window::Window;
 use super::{Config, WindowBits, Windows};
@@ -9,6 +9,10 @@ use crate::ws::{Opcode, apply_mask, encode_fragment};
 
 /// The end of every flush, left out on the wire (RFC 7692 section 7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
+
+/// Room for the flush behind the payload and for a byte to spare. Each message is compressed to its end,
+/// even one that gets longer by it: what a stream has not yet handed out survives its reset.
+const SPARE_BYTES: usize = 32;
 
 /// The output buffer is not kept larger than this for the next message.
 const KEPT_BYTES: usize = 256 * 1024;
@@ -131,17 +135,22 @@ impl Deflater {
         if let Some(window) = &window {
             stream.set_dictionary(window.bytes()).ok()?;
         }
-        // Room for what is shorter than the payload, its tail, and one more byte: a buffer that is full
-        // may have left bytes behind.
-        let room = payload.len() + TAIL.len();
+        let room = compress_bound(payload.len()) + SPARE_BYTES;
         if self.out.len() < room {
             self.out.resize(room, 0);
         } else if self.out.len() > KEPT_BYTES.max(room) {
             self.out.truncate(KEPT_BYTES.max(room));
             self.out.shrink_to_fit();
         }
-        let len = flush(stream, payload, &mut self.out[..room])?;
+        let Some(len) = flush(stream, payload, &mut self.out[..room]) else {
+            // It holds bytes back, and a reset would not rid it of them.
+            self.streams[index] = None;
+            return None;
+        };
         let compressed = self.out[..len].strip_suffix(&TAIL)?;
+        if compressed.len() >= payload.len() {
+            return None;
+        }
         if let Some(window) = window {
             Window::slide(window, payload);
         }
@@ -149,7 +158,8 @@ impl Deflater {
     }
 }
 
-/// Compresses all of `payload` into `out`; `None` when that has no room for it.
+/// Compresses all of `payload` into `out`; `None` when that had no byte to spare in the end, so that the
+/// stream may not be through.
 fn flush(stream: &mut Deflate, payload: &[u8], out: &mut [u8]) -> Option<usize> {
     let mut rest = payload;
     let mut len = 0;

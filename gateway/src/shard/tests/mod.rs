@@ -1,6 +1,7 @@
 //! A gateway over real sockets, on every driver this machine grants. The test plays the logic service.
 
 mod admission;
+mod deflate;
 mod delivery;
 mod hostile;
 mod life;
