@@ -67,7 +67,7 @@ fn on_bytes(name: &str, frame: Vec<u8>, on_tcp: bool) -> Scenario {
         now_ms += 1000;
         out.debt_ms = 0;
         let id = ConnId { shard: 0, slot: 0, generation: 0 };
-        let mut cx = Context { id, now_ms, rules: &rules, out: &mut out };
+        let mut cx = Context { id, now_ms, rules: &rules, deflate: None, out: &mut out };
         work(&mut session, &mut cx);
         let made = (out.bytes.len(), out.messages.len());
         out.bytes.clear();

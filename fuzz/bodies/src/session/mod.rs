@@ -97,7 +97,8 @@ impl Side {
         now_ms: u64,
         work: impl FnOnce(&mut Session, &mut Context<'_>),
     ) {
-        let mut cx = Context { id: ID, now_ms: now_ms as u32, rules, out: &mut self.out };
+        let now_ms = now_ms as u32;
+        let mut cx = Context { id: ID, now_ms, rules, deflate: None, out: &mut self.out };
         work(&mut self.session, &mut cx);
     }
 }
