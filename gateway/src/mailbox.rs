@@ -31,6 +31,9 @@ pub enum Order {
     },
     /// Stop accepting, answer what is under way, say GOAWAY, end.
     Drain,
+    /// Panic, to see what a fault of ours does.
+    #[cfg(test)]
+    Panic,
 }
 
 /// The door into one shard.

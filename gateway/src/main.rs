@@ -8,6 +8,7 @@ use codec::ws::deflate::{Config, WindowBits};
 use gateway::Gateway;
 use gateway::config::{GatewayConfig, IoChoice, cores};
 use gateway::session::rules::Mode;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -105,25 +106,26 @@ fn run(echo: &Echo) -> std::io::Result<()> {
     config.limits.max_message_bytes = echo.max_message;
     // Conformance suites send one message in very many fragments.
     config.limits.max_fragments = u32::MAX;
+    // From here on a signal is ours: one that comes right behind the ready line is not lost.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _inside = runtime.enter();
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let gateway = Gateway::start(&config)?;
     tracing::info!(driver = ?gateway.driver(), shards = config.shards, "serving");
     announce(&format!("gateway echo ready on {}", gateway.addr()));
-    wait_for_signal()?;
+    let alarm = gateway.alarm();
+    runtime.block_on(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = alarm.rang() => {}
+        }
+    });
     gateway.stop()
 }
 
 #[allow(clippy::print_stdout, reason = "the ready line is what scripts wait for")]
 fn announce(line: &str) {
     println!("{line}");
-}
-
-fn wait_for_signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        Ok(())
-    })
 }

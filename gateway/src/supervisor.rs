@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::{GatewayConfig, IoChoice};
 use crate::mailbox::{Mailbox, Order};
@@ -27,6 +27,7 @@ pub struct Gateway {
     stats: Vec<Arc<Stats>>,
     uplink: Arc<Uplink>,
     http: Option<mpsc::Receiver<HandedOver>>,
+    alarm: Alarm,
 }
 
 impl Gateway {
@@ -53,6 +54,7 @@ impl Gateway {
             stats: vec![],
             uplink: Arc::default(),
             http: Some(http),
+            alarm: Alarm::default(),
         };
         let mut rules = Rules::new(config.mode.clone(), config.limits.clone());
         rules.deflate = config.deflate;
@@ -77,7 +79,7 @@ impl Gateway {
                 http: Some(http_sender.clone()),
                 stats: Arc::clone(&stats),
             };
-            gateway.shards.push(spawn(index, count, setup)?);
+            gateway.shards.push(spawn(index, count, setup, &gateway.alarm)?);
             gateway.mailboxes.push(mailbox);
             gateway.stats.push(stats);
         }
@@ -111,6 +113,12 @@ impl Gateway {
     /// Plain HTTP connections, to be served by whoever takes this; once.
     pub fn take_http(&mut self) -> Option<mpsc::Receiver<HandedOver>> {
         self.http.take()
+    }
+
+    /// Rings when a shard failed; others may have their threads watched by it too.
+    #[must_use]
+    pub fn alarm(&self) -> Alarm {
+        self.alarm.clone()
     }
 
     /// The counters of all shards together.
@@ -162,15 +170,70 @@ fn choose_driver(choice: IoChoice) -> io::Result<IoDriver> {
     }
 }
 
-fn spawn(index: usize, count: usize, setup: ShardSetup) -> io::Result<JoinHandle<io::Result<()>>> {
+fn spawn(
+    index: usize,
+    count: usize,
+    setup: ShardSetup,
+    alarm: &Alarm,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    let (watch, mailbox) = (alarm.watch(), Arc::clone(&setup.mailbox));
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         pin_to_core(index, count);
+        let closed = CloseOnDrop(mailbox);
         let outcome = shard::run(setup);
-        if let Err(error) = &outcome {
-            tracing::error!(shard = index, %error, "a shard failed");
+        drop(closed);
+        match &outcome {
+            Ok(()) => watch.all_is_well(),
+            Err(error) => tracing::error!(shard = index, %error, "a shard failed"),
         }
         outcome
     })
+}
+
+/// Whoever waits for room in the mailbox of a shard that panicked would wait for ever.
+struct CloseOnDrop(Arc<Mailbox>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Rings when a thread that the process cannot do without has ended before its time. A server that has
+/// lost a shard or its pipeline looks alive from outside and serves nobody: better to end as a whole, have
+/// the clients connect elsewhere, and be started again. What was acknowledged is stored.
+#[derive(Clone, Default)]
+pub struct Alarm(Arc<Notify>);
+
+impl Alarm {
+    /// To be held by the thread; rings when it is dropped, by a panic say, before all was well.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch(Some(Arc::clone(&self.0)))
+    }
+
+    /// Waits until it rings.
+    pub async fn rang(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// See [`Alarm::watch`].
+pub struct Watch(Option<Arc<Notify>>);
+
+impl Watch {
+    /// The thread ends because it was asked to.
+    pub fn all_is_well(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(notify) = &self.0 {
+            notify.notify_one();
+        }
+    }
 }
 
 /// A shard stays on its core, unless there are more shards than cores.

@@ -76,8 +76,13 @@ fn run(settings: Settings) -> anyhow::Result<()> {
     }
 
     announce(&gateway);
-    runtime.block_on(signals.next());
-    tracing::info!("stopping");
+    let alarm = gateway.alarm();
+    runtime.block_on(async {
+        tokio::select! {
+            () = signals.next() => tracing::info!("stopping"),
+            () = alarm.rang() => tracing::error!("stopping: a thread failed that nothing works without"),
+        }
+    });
     runtime.spawn(signals.second());
     stop(gateway, workers, service)
 }
@@ -106,11 +111,18 @@ fn start_workers(gateway: &Gateway, service: &Service) -> anyhow::Result<Vec<Joi
     let calls = CallDoor(Calls(gateway.uplink()));
     let (ingest, rpc) = (service.clone(), service.clone());
     let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let (pipeline, answering) = (gateway.alarm().watch(), gateway.alarm().watch());
+    let ingest = move || {
+        ingest.run_ingest(messages);
+        pipeline.all_is_well();
+    };
+    let rpc = move || {
+        rpc.run_calls(calls);
+        answering.all_is_well();
+    };
     Ok(vec![
-        named("pipeline")
-            .spawn(move || ingest.run_ingest(messages))
-            .context("cannot start a thread")?,
-        named("calls").spawn(move || rpc.run_calls(calls)).context("cannot start a thread")?,
+        named("pipeline").spawn(ingest).context("cannot start a thread")?,
+        named("calls").spawn(rpc).context("cannot start a thread")?,
     ])
 }
 

@@ -337,6 +337,8 @@ impl Shard {
                 });
             }
             Order::Drain => self.start_draining(),
+            #[cfg(test)]
+            Order::Panic => panic!("asked for by a test"),
         }
     }
 

@@ -189,6 +189,24 @@ fn a_herd_is_accepted_whole() {
     });
 }
 
+/// A shard that panics must not leave a server behind that looks alive: nobody waits for its
+/// mailbox, and the process is told.
+#[test]
+fn a_shard_that_panics_is_noticed() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |_| {});
+        let (_peer, call) = server.log_in(1);
+        server.mailbox.order(crate::mailbox::Order::Panic);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let alarm = server.gateway.alarm();
+        runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, alarm.rang()).await })
+            .expect("the alarm rings");
+        server.push(&call, "c", 0..2 * crate::limits::MAILBOX_BATCHES as u64, 1);
+        assert!(server.gateway.stop().is_err());
+    });
+}
+
 /// A connection that asks to log in and breaks the protocol in one and the same message: the logic
 /// service hears of the login, so it must hear of the end too, or the user stays online for ever.
 #[test]
