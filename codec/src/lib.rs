@@ -9,6 +9,7 @@
 //!
 //! `PROTOCOL.md` beside this crate is the reference for authors of clients.
 
+mod payload;
 mod recv_buffer;
 mod role;
 

@@ -7,6 +7,7 @@ use super::header::{self, HEADER_MAX_BYTES, Header, OpenMessage};
 use super::mask::Mask;
 use super::message::{self, Assembly, Event};
 use super::{Error, Limits, Opcode};
+use crate::payload::{self, IsAscii};
 use crate::recv_buffer;
 use crate::role::Role;
 
@@ -272,14 +273,12 @@ impl Decoder {
         input: &mut &'i mut [u8],
     ) -> Result<Found<'i>, Error> {
         let payload = take_front(input, header.payload_len);
-        if let Some(key) = header.key {
-            super::apply_mask(payload, key);
-        }
+        let is_ascii = header.key.map_or(IsAscii::UNKNOWN, |key| payload::mask(payload, key));
         if header.compressed {
             self.drop_empty();
             return Ok(Found::Compressed(header.opcode, payload));
         }
-        let event = message::event(header.opcode, payload)?;
+        let event = message::event(header.opcode, payload, is_ascii)?;
         if let Event::Close(_) = event {
             self.end();
         } else {
@@ -374,7 +373,9 @@ impl Decoder {
     fn lend(&self, lent: Lent) -> Result<Option<Event<'_>>, Error> {
         let Some(partial) = &self.partial else { return Ok(None) };
         match lent {
-            Lent::Control(opcode) => message::event(opcode, &partial.control).map(Some),
+            Lent::Control(opcode) => {
+                message::event(opcode, &partial.control, IsAscii::UNKNOWN).map(Some)
+            }
             Lent::Message => Ok(partial.message.as_ref().map(Assembly::event)),
         }
     }
@@ -391,7 +392,10 @@ impl Partial {
     fn complete(&mut self, lent: Lent) -> Result<Lent, Error> {
         match lent {
             Lent::Control(opcode) => {
-                self.ended = matches!(message::event(opcode, &self.control)?, Event::Close(_));
+                self.ended = matches!(
+                    message::event(opcode, &self.control, IsAscii::UNKNOWN)?,
+                    Event::Close(_)
+                );
             }
             Lent::Message => self.message.as_ref().map_or(Ok(()), Assembly::finish)?,
         }
@@ -437,10 +441,11 @@ fn whole_frame<'i>(
         return None;
     }
     let (header, payload) = take_front(input, end).split_at_mut(header_len);
-    if is_masked && let Some(&key) = header.last_chunk() {
-        super::apply_mask(payload, key);
-    }
-    Some(message::event(opcode, payload))
+    let is_ascii = match header.last_chunk() {
+        Some(&key) if is_masked => payload::mask(payload, key),
+        _ => IsAscii::UNKNOWN,
+    };
+    Some(message::event(opcode, payload, is_ascii))
 }
 
 /// The frame is an event by itself: a control frame, or a message in one frame.

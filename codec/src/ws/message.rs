@@ -1,6 +1,7 @@
 //! What a decoder gives out, and the assembly of messages that did not come in one piece.
 
 use super::{CloseFrame, Error, Opcode, close};
+use crate::payload::{self, IsAscii};
 use crate::recv_buffer;
 
 /// A message, or a control frame.
@@ -19,11 +20,10 @@ pub enum Event<'a> {
 }
 
 /// The event of one whole, unmasked frame that stands alone.
-pub(super) fn event(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, Error> {
+#[inline]
+pub(super) fn event(opcode: Opcode, payload: &[u8], is_ascii: IsAscii) -> Result<Event<'_>, Error> {
     Ok(match opcode {
-        Opcode::Text => {
-            Event::Text(simdutf8::basic::from_utf8(payload).map_err(|_| Error::BadUtf8)?)
-        }
+        Opcode::Text => Event::Text(payload::text(payload, is_ascii).ok_or(Error::BadUtf8)?),
         Opcode::Binary => Event::Binary(payload),
         Opcode::Ping => Event::Ping(payload),
         Opcode::Pong => Event::Pong(payload),

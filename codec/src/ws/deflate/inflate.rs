@@ -3,6 +3,7 @@
 use zlib_rs::{Inflate, InflateFlush, Status};
 
 use super::Windows;
+use crate::payload::IsAscii;
 use crate::ws::message::Event;
 use crate::ws::{Error, Opcode, message};
 
@@ -81,7 +82,7 @@ impl Inflater {
 
     /// The message inflated last. Text is checked here.
     pub(in crate::ws) fn event(&self, opcode: Opcode) -> Result<Event<'_>, Error> {
-        message::event(opcode, &self.out[..self.len])
+        message::event(opcode, &self.out[..self.len], IsAscii::UNKNOWN)
     }
 
     fn begin(&mut self) {

@@ -66,8 +66,8 @@ pub(crate) const CRATES: &[Crate] = &[
         package: "codec",
         imports: &[],
         test_imports: &[],
-        order: "role, error, recv_buffer < ws | binary < detect < main",
-        unsafe_rooms: &[],
+        order: "role, error, recv_buffer, payload < ws | binary < detect < main",
+        unsafe_rooms: &["payload"],
         pure: &[
             ("*", NO_SIDE_EFFECTS),
             ("*", &["std::net", "std::time", "core::time", "prost", "bytes", "async", "await"]),
