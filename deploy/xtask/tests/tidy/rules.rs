@@ -67,7 +67,8 @@ pub(crate) const CRATES: &[Crate] = &[
         imports: &[],
         test_imports: &[],
         order: "role, error, recv_buffer, payload < ws | binary < detect < main",
-        unsafe_rooms: &["payload"],
+        // A test counts allocations.
+        unsafe_rooms: &["payload", OUTSIDE],
         pure: &[
             ("*", NO_SIDE_EFFECTS),
             ("*", &["std::net", "std::time", "core::time", "prost", "bytes", "async", "await"]),
