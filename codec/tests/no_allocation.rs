@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::hint::black_box;
 
 use codec::binary;
+use codec::ws::deflate::{Config, Deflater, Inflater, WindowBits};
 use codec::ws::handshake::{self, Request, read_request};
 use codec::ws::{self, Decoder, Event, Limits, Opcode, Role, encode_fragment, encode_frame_masked};
 
@@ -172,6 +173,56 @@ fn the_memory_of_a_message_is_freed_by_the_next_call() {
     assert!(decoder.next(&mut input, Role::Server, &Limits::DEFAULT).unwrap().is_some());
     assert_eq!(decoder.next(&mut input, Role::Server, &Limits::DEFAULT), Ok(None));
     assert_eq!(format!("{decoder:?}"), format!("{:?}", Decoder::new()));
+}
+
+/// Messages in compressed frames, from a server.
+fn compressed(payloads: &[Vec<u8>]) -> Vec<u8> {
+    let mut deflater = Deflater::new(&Config::DEFAULT);
+    let mut bytes = Vec::new();
+    for payload in payloads {
+        deflater.encode(&mut bytes, Opcode::Binary, payload, WindowBits::Fifteen, None, None);
+    }
+    bytes
+}
+
+#[test]
+fn whole_compressed_frames_allocate_nothing_once_there_is_a_buffer() {
+    let payloads = vec![b"abcdefgh".repeat(1000); 20];
+    let mut bytes = compressed(&payloads);
+    let mut inflater = Inflater::new();
+    let mut decoder = Decoder::new();
+    let mut input = &mut bytes[..];
+    let mut events = 0;
+    for expected_calls in [None, Some(0)] {
+        let (calls, _, ()) = allocated(|| {
+            for _ in 0..10 {
+                let event = decoder
+                    .next_inflating(&mut input, Role::Client, &Limits::DEFAULT, &mut inflater, None)
+                    .unwrap();
+                assert_eq!(event, Some(Event::Binary(&payloads[0])));
+                events += 1;
+            }
+        });
+        assert!(expected_calls.is_none_or(|expected| expected == calls), "{calls}");
+        // The connection itself holds nothing.
+        assert_eq!(format!("{decoder:?}"), format!("{:?}", Decoder::new()));
+    }
+    assert_eq!(events, 20);
+}
+
+#[test]
+fn a_bomb_allocates_no_more_than_the_limit() {
+    let mut bytes = compressed(&[vec![0; 20_000_000]]);
+    let limits = Limits { max_message_bytes: 50_000, ..Limits::DEFAULT };
+    let mut inflater = Inflater::new();
+    let (calls, allocated, error) = allocated(|| {
+        let mut decoder = Decoder::new();
+        let input = &mut &mut bytes[..];
+        decoder.next_inflating(input, Role::Client, &limits, &mut inflater, None).unwrap_err()
+    });
+    assert_eq!(error, ws::Error::MessageTooLong { limit: 50_000 });
+    // Doubling up to the limit, and the mark that this is the end.
+    assert!(calls < 10 && allocated < 2 * 50_000 + 512, "{calls} {allocated}");
 }
 
 #[test]

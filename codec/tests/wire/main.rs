@@ -1,5 +1,6 @@
 //! The codec's promises about the wire, each kept in one file.
 
+mod bad_inputs;
 mod binary;
 mod close_and_limits;
 mod deflate;
