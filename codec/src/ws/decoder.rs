@@ -114,7 +114,7 @@ impl Decoder {
         self.next_of_pieces(input, role, limits)
     }
 
-    /// As [`Self::next`], for everything but a whole frame on its own.
+    /// As [`Self::next`], for everything but a whole, short frame on its own.
     fn next_of_pieces<'a, 'i: 'a>(
         &'a mut self,
         input: &mut &'i mut [u8],
@@ -259,7 +259,7 @@ impl Decoder {
             Some(message) => OpenMessage {
                 fragments: message.fragments,
                 bytes: message.len(),
-                compressed: message.compressed().is_some(),
+                compressed: message.is_compressed(),
             },
             None => OpenMessage::default(),
         }
@@ -318,9 +318,9 @@ impl Decoder {
             let Some(message) = &mut partial.message else { return Ok(None) };
             // The end of the message is known in its last frame only.
             let rest = if frame.fin { message.len() + frame.missing } else { usize::MAX };
-            let limit = match message.compressed() {
-                Some(_) => header::compressed_limit(limits.max_message_bytes),
-                None => limits.max_message_bytes,
+            let limit = match message.is_compressed() {
+                true => header::compressed_limit(limits.max_message_bytes),
+                false => limits.max_message_bytes,
             };
             message.push(chunk, rest.min(limit))?;
             frame.fin.then_some(Lent::Message)

@@ -39,40 +39,44 @@ pub(super) struct Assembly {
     body: Body,
     /// Frames begun so far.
     pub(super) fragments: u32,
+    /// What it will be when the bytes of its body are inflated.
+    inflates_to: Option<Opcode>,
 }
 
 #[derive(Debug)]
 enum Body {
     Text(Text),
     Binary(Vec<u8>),
-    /// Of either kind, to be inflated when it is whole.
-    Compressed(Opcode, Vec<u8>),
 }
 
 impl Assembly {
     /// An empty message whose first frame has this opcode (text, or else binary).
     pub(super) fn new(opcode: Opcode, compressed: bool) -> Self {
         let body = match opcode {
-            _ if compressed => Body::Compressed(opcode, Vec::new()),
-            Opcode::Text => Body::Text(Text::default()),
+            Opcode::Text if !compressed => Body::Text(Text::default()),
             _ => Body::Binary(Vec::new()),
         };
-        Self { body, fragments: 0 }
+        Self { body, fragments: 0, inflates_to: compressed.then_some(opcode) }
     }
 
     /// What is to be inflated, if it is compressed.
     pub(super) fn compressed(&self) -> Option<(Opcode, &[u8])> {
-        match &self.body {
-            Body::Compressed(opcode, bytes) => Some((*opcode, bytes)),
+        match (self.inflates_to, &self.body) {
+            (Some(opcode), Body::Binary(bytes)) => Some((opcode, bytes)),
             _ => None,
         }
+    }
+
+    /// The bytes are compressed.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.inflates_to.is_some()
     }
 
     /// Payload bytes so far.
     pub(super) fn len(&self) -> usize {
         match &self.body {
             Body::Text(text) => text.len(),
-            Body::Binary(bytes) | Body::Compressed(_, bytes) => bytes.len(),
+            Body::Binary(bytes) => bytes.len(),
         }
     }
 
@@ -80,7 +84,7 @@ impl Assembly {
     pub(super) fn push(&mut self, chunk: &[u8], complete: usize) -> Result<(), Error> {
         match &mut self.body {
             Body::Text(text) => text.push(chunk, complete),
-            Body::Binary(bytes) | Body::Compressed(_, bytes) => {
+            Body::Binary(bytes) => {
                 recv_buffer::append(bytes, chunk, complete);
                 Ok(())
             }
@@ -98,7 +102,7 @@ impl Assembly {
     pub(super) fn event(&self) -> Event<'_> {
         match &self.body {
             Body::Text(text) => Event::Text(&text.whole),
-            Body::Binary(bytes) | Body::Compressed(_, bytes) => Event::Binary(bytes),
+            Body::Binary(bytes) => Event::Binary(bytes),
         }
     }
 }
