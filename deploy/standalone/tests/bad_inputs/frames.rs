@@ -1,9 +1,10 @@
 //! WebSocket frames that break RFC 6455 or a limit.
 
 use codec::ws::Opcode;
+use codec::ws::deflate::{Config, Deflater, WindowBits};
 
 use crate::peer::Expect::{Alive, Close};
-use crate::peer::Stage::{BinaryMessages, Json, Upgraded};
+use crate::peer::Stage::{BinaryMessages, Compressed, Json, Upgraded};
 use crate::peer::{frame, odd_frame};
 use crate::table::{Row, row};
 
@@ -25,6 +26,7 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(limits());
     rows.extend(text());
     rows.extend(closes());
+    rows.extend(compressed());
     // Not only after login.
     rows.push(row("unmasked before login", Upgraded, *b"\x81\x05Hello", Close(&[1002])));
     rows.push(row("max + 1 in binary", BinaryMessages, declares(65_537), Close(&[1009])));
@@ -107,6 +109,40 @@ fn text() -> Vec<Row> {
             Json,
             frame(Opcode::Text, b"abc\xe2\x82"),
             Close(&[1007]),
+        ),
+    ]
+}
+
+const RSV1: u8 = 0x40;
+
+/// A compressed message of that payload.
+fn deflated(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let key = Some([1, 2, 3, 4]);
+    let mut deflater = Deflater::new(&Config { min_bytes: 0, level: 9, ..Config::default() });
+    deflater.encode(&mut bytes, Opcode::Text, payload, WindowBits::Fifteen, None, key);
+    assert_eq!(bytes[0], FIN | RSV1 | TEXT, "it is compressed");
+    bytes
+}
+
+fn compressed() -> Vec<Row> {
+    let bomb = deflated(&vec![b' '; 16 << 20]);
+    assert!(bomb.len() < 65_536, "it would be refused for its length: {}", bomb.len());
+    // Long enough that compressing pays.
+    let heartbeat = [&br#"{"cmd":0"#[..], &[b' '; 300], b"}"].concat();
+    let continued = [odd_frame(RSV1 | TEXT, b"\xaa"), odd_frame(FIN | RSV1, b"\x00")].concat();
+    vec![
+        row("a compressed heartbeat", Compressed, deflated(&heartbeat), Alive),
+        row("a deflate bomb of 16 MiB", Compressed, bomb, Close(&[1009])),
+        row("no deflate stream", Compressed, odd_frame(FIN | RSV1 | TEXT, &[7; 9]), Close(&[1007])),
+        row("bad UTF-8, compressed", Compressed, deflated(&[0xff; 300]), Close(&[1007])),
+        row("RSV1 on a ping", Compressed, odd_frame(FIN | RSV1 | PING, b"a"), Close(&[1002])),
+        row("RSV1 on a continuation", Compressed, continued, Close(&[1002])),
+        row(
+            "RSV2 beside compression",
+            Compressed,
+            odd_frame(FIN | 0x20 | TEXT, b"a"),
+            Close(&[1002]),
         ),
     ]
 }

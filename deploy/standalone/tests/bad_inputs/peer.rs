@@ -20,6 +20,8 @@ pub(crate) enum Stage {
     Upgraded,
     /// A WebSocket that speaks JSON and is logged in.
     Json,
+    /// The same, and compression is agreed on.
+    Compressed,
     /// A WebSocket that speaks binary and is logged in.
     BinaryMessages,
     /// The preface is sent.
@@ -99,10 +101,9 @@ impl Peer {
         match stage {
             Stage::Connected => {}
             Stage::Upgraded => peer.upgrade("/ws", ""),
-            Stage::Json => {
-                peer.upgrade("/ws?user_id=mallory", "");
-                peer.send(&frame(Opcode::Text, br#"{"cmd":0}"#));
-                assert_eq!(peer.json()["code"], 0);
+            Stage::Json => peer.log_in(""),
+            Stage::Compressed => {
+                peer.log_in("Sec-WebSocket-Extensions: permessage-deflate\r\n");
             }
             Stage::BinaryMessages => {
                 peer.upgrade("/ws", "Sec-WebSocket-Protocol: corelane.bin.v1\r\n");
@@ -127,6 +128,12 @@ impl Peer {
         self.send(&handshake(target, more));
         let head = self.head();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    }
+
+    fn log_in(&mut self, more: &str) {
+        self.upgrade("/ws?user_id=mallory", more);
+        self.send(&frame(Opcode::Text, br#"{"cmd":0}"#));
+        assert_eq!(self.json()["code"], 0);
     }
 
     /// The head of an HTTP answer.
@@ -282,7 +289,7 @@ impl Peer {
                 self.send(&frame(Opcode::Binary, &[0]));
                 assert_eq!(self.message(), Some((2, vec![0])), "{name}");
             }
-            Stage::Connected | Stage::Upgraded | Stage::Json => {
+            Stage::Connected | Stage::Upgraded | Stage::Json | Stage::Compressed => {
                 if stage == Stage::Connected {
                     let head = self.head();
                     assert!(head.starts_with("HTTP/1.1 101 "), "{name}: {head}");

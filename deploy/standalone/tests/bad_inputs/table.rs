@@ -25,8 +25,8 @@ const GROWTH_MAX_KIB: u64 = 2_048;
 #[test]
 fn every_bad_input_gets_its_answer_and_leaves_nothing_behind() {
     let data = data_dir();
-    let origins = ["--allowed-origins", "https://chat.example.org"];
-    let server = Server::start(data.path(), &[DEV, &origins[..]].concat());
+    let more = ["--allowed-origins", "https://chat.example.org", "--deflate"];
+    let server = Server::start(data.path(), &[DEV, &more[..]].concat());
     let mut healthy = server.dev_user("alice");
     healthy.send("bad", "before", "still here?");
     let rows: Vec<Row> =
