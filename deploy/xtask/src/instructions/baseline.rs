@@ -6,10 +6,6 @@ use crate::callgrind::Counts;
 
 /// How much more (or less) is still the same. One thread alone counts the same every time.
 const TOLERANCE: f64 = 0.05;
-/// The same for what runs beside another thread: turns fall together or apart.
-const TOLERANCE_OF_TURNS: f64 = 0.10;
-/// What the names of such work begin with.
-const TURNS: &str = "turn: ";
 
 /// What was counted when the baseline was accepted.
 #[derive(Debug, PartialEq)]
@@ -96,11 +92,10 @@ impl Baseline {
 }
 
 fn judge(name: &str, before: f64, now: f64) -> Judgement {
-    let tolerance = if name.starts_with(TURNS) { TOLERANCE_OF_TURNS } else { TOLERANCE };
     let (name, change) = (name.to_owned(), now / before - 1.0);
-    if change > tolerance {
+    if change > TOLERANCE {
         Judgement::Worse { name, before, now }
-    } else if change < -tolerance {
+    } else if change < -TOLERANCE {
         Judgement::Better { name, before, now }
     } else {
         Judgement::Same { name, before, now }
@@ -161,10 +156,10 @@ mod tests {
     }
 
     #[test]
-    fn turns_have_more_room() {
+    fn turns_have_no_more_room() {
         let baseline = baseline(&[("turn: a", 1000.0)]);
-        assert_eq!(bad(&baseline, &[("turn: a", 1099.0)]), 0);
-        assert_eq!(bad(&baseline, &[("turn: a", 1101.0)]), 1);
+        assert_eq!(bad(&baseline, &[("turn: a", 1049.0)]), 0);
+        assert_eq!(bad(&baseline, &[("turn: a", 1051.0)]), 1);
     }
 
     #[test]
