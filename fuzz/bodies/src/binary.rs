@@ -3,44 +3,13 @@
 
 use codec::binary::{self, Decoder, Error, Kind, Limits, Role};
 
-use crate::input::{Cuts, Reader};
+use crate::input::Stream;
 
 /// Limits a case may have, in bytes of one body.
 pub const LIMITS: [usize; 4] = [binary::BODY_LEN_MAX, 65_536, 100, 0];
 
-/// One stream of bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Case {
-    /// Our side.
-    pub role: Role,
-    /// Place in [`LIMITS`].
-    pub limits: usize,
-    /// Where the stream is cut.
-    pub cuts: Cuts,
-    /// The stream.
-    pub bytes: Vec<u8>,
-}
-
-impl Case {
-    /// Reads a case from any bytes.
-    #[must_use]
-    pub fn read(data: &[u8]) -> Self {
-        let mut reader = Reader::new(data);
-        let first = usize::from(reader.byte());
-        let role = if first & 1 == 0 { Role::Server } else { Role::Client };
-        let cuts = Cuts::read(&mut reader);
-        Self { role, limits: (first >> 1) % LIMITS.len(), cuts, bytes: reader.rest().to_vec() }
-    }
-
-    /// Writes what [`Case::read`] reads.
-    #[must_use]
-    pub fn write(&self) -> Vec<u8> {
-        let mut out = vec![(self.limits << 1) as u8 | u8::from(self.role == Role::Client)];
-        self.cuts.write(&mut out);
-        out.extend_from_slice(&self.bytes);
-        out
-    }
-}
+/// One stream of bytes; its limits are a place in [`LIMITS`].
+pub type Case = Stream<{ LIMITS.len() }>;
 
 /// What a stream came to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! Cases as bytes: a few leading bytes that steer, then the bytes under test as they are. So a
 //! mutation of the input is mostly a mutation of what is under test.
 
+use codec::Role;
+
 /// Takes what steers a case off the front of an input. Missing bytes are zero.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'d>(&'d [u8]);
@@ -82,6 +84,40 @@ impl Cuts {
         places.extend([0, bytes.len()]);
         places.sort_unstable();
         places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
+    }
+}
+
+/// One stream of bytes for a decoder, with one of `LIMITS` sets of limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream<const LIMITS: usize> {
+    /// Our side.
+    pub role: Role,
+    /// Which of the sets, from 0.
+    pub limits: usize,
+    /// Where the stream is cut.
+    pub cuts: Cuts,
+    /// The stream.
+    pub bytes: Vec<u8>,
+}
+
+impl<const LIMITS: usize> Stream<LIMITS> {
+    /// Reads a case from any bytes.
+    #[must_use]
+    pub fn read(data: &[u8]) -> Self {
+        let mut reader = Reader::new(data);
+        let first = usize::from(reader.byte());
+        let role = if first & 1 == 0 { Role::Server } else { Role::Client };
+        let cuts = Cuts::read(&mut reader);
+        Self { role, limits: (first >> 1) % LIMITS, cuts, bytes: reader.rest().to_vec() }
+    }
+
+    /// Writes what [`Stream::read`] reads.
+    #[must_use]
+    pub fn write(&self) -> Vec<u8> {
+        let mut out = vec![(self.limits << 1) as u8 | u8::from(self.role == Role::Client)];
+        self.cuts.write(&mut out);
+        out.extend_from_slice(&self.bytes);
+        out
     }
 }
 

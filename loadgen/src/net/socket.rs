@@ -113,21 +113,12 @@ pub(crate) fn connect(
     from: Option<SocketAddrV4>,
     receive_bytes: Option<usize>,
 ) -> io::Result<OwnedFd> {
-    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    let socket = unconnected(to, receive_bytes)?;
     set_tcp_nodelay(&socket, true)?;
-    if let Some(bytes) = receive_bytes {
-        set_receive_buffer(&socket, bytes)?;
-    }
-    if let Some(from) = from {
+    if from.is_some() {
         set_socket_reuseaddr(&socket, true)?;
-        rustix::net::bind(&socket, &from)?;
     }
-    match rustix::net::connect(&socket, &to) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(error) => Err(error.into()),
-    }
+    start(socket, to, from)
 }
 
 /// Starts a connection that sends next to nothing, with as few system calls as possible. `from` must be
@@ -137,12 +128,21 @@ pub(crate) fn dial(
     from: Option<SocketAddrV4>,
     receive_bytes: Option<usize>,
 ) -> io::Result<OwnedFd> {
+    start(unconnected(to, receive_bytes)?, to, from)
+}
+
+fn unconnected(to: SocketAddr, receive_bytes: Option<usize>) -> io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     if let Some(bytes) = receive_bytes {
-        set_receive_buffer(&socket, bytes)?;
+        // Bounds what the kernel takes for a socket that is not read; only before connecting.
+        set_socket_recv_buffer_size(&socket, bytes)?;
     }
+    Ok(socket)
+}
+
+fn start(socket: OwnedFd, to: SocketAddr, from: Option<SocketAddrV4>) -> io::Result<OwnedFd> {
     if let Some(from) = from {
         rustix::net::bind(&socket, &from)?;
     }
@@ -150,11 +150,6 @@ pub(crate) fn dial(
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Bounds what the kernel takes for a socket that is not read; before connecting.
-fn set_receive_buffer(socket: &OwnedFd, bytes: usize) -> io::Result<()> {
-    Ok(set_socket_recv_buffer_size(socket, bytes)?)
 }
 
 /// The outcome of a connection that has become ready.

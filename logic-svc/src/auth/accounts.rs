@@ -9,8 +9,9 @@ use proto::ids::check_username;
 use proto::v1::Failure;
 use sha2::{Digest, Sha256};
 
+use super::grant::Identity;
 use super::password::{self, Passwords};
-use super::token::{Identity, TokenError, Tokens};
+use super::token::{TokenError, Tokens};
 use crate::domain::UserId;
 use crate::ports::Clock;
 use crate::store::failure;

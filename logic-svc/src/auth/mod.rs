@@ -3,6 +3,7 @@
 //! Knows: the store's users and sessions. Must not know: REST, queues. Nothing in here logs a secret.
 
 pub(crate) mod accounts;
+mod grant;
 pub(crate) mod keys;
 pub(crate) mod password;
 pub(crate) mod token;

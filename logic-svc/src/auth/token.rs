@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::SetUpError;
+use super::grant::{Grant, Identity};
 use super::keys::Keys;
 use super::verified::Verified;
 use crate::domain::UserId;
@@ -39,25 +40,6 @@ struct Claims {
     exp: u64,
     /// The user's epoch at issue; "log out everywhere" moves on to the next.
     epoch: u64,
-}
-
-/// Whose token it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    /// The user.
-    pub user: UserId,
-    /// The epoch the token was issued in; good only while it is still the user's.
-    pub epoch: u64,
-}
-
-/// What a token of ours is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Grant {
-    pub(super) identity: Identity,
-    /// Good from here on, in seconds since 1970.
-    pub(super) from_s: u64,
-    /// Good before this time.
-    pub(super) until_s: u64,
 }
 
 /// Why a token is refused. One sentence for all cases of a kind; never the token.

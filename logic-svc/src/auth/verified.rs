@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
 
 use super::SetUpError;
-use super::token::{Grant, Identity};
+use super::grant::{Grant, Identity};
 
 /// Tokens of one generation: what a table of 32,768 places takes without growing. Both generations together are
 /// about 2.7 MB.

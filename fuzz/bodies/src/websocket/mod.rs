@@ -6,7 +6,7 @@ mod reference;
 
 use codec::ws::{self, Decoder, Event, Limits, Opcode, Role};
 
-use crate::input::{Cuts, Reader};
+use crate::input::Stream;
 
 /// An event, or the fault that ended the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,39 +56,10 @@ impl Outcome {
 pub const LIMITS: [(usize, u32); 8] =
     [(65_536, 1024), (100_000, 64), (65_535, 2), (126, 3), (125, 1024), (20, 5), (1, 1), (0, 1024)];
 
-/// One stream of bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Case {
-    /// Our side.
-    pub role: Role,
-    /// Place in [`LIMITS`].
-    pub limits: usize,
-    /// Where the stream is cut.
-    pub cuts: Cuts,
-    /// The stream.
-    pub bytes: Vec<u8>,
-}
+/// One stream of bytes; its limits are a place in [`LIMITS`].
+pub type Case = Stream<{ LIMITS.len() }>;
 
 impl Case {
-    /// Reads a case from any bytes.
-    #[must_use]
-    pub fn read(data: &[u8]) -> Self {
-        let mut reader = Reader::new(data);
-        let first = usize::from(reader.byte());
-        let role = if first & 1 == 0 { Role::Server } else { Role::Client };
-        let cuts = Cuts::read(&mut reader);
-        Self { role, limits: (first >> 1) % LIMITS.len(), cuts, bytes: reader.rest().to_vec() }
-    }
-
-    /// Writes what [`Case::read`] reads.
-    #[must_use]
-    pub fn write(&self) -> Vec<u8> {
-        let mut out = vec![(self.limits << 1) as u8 | u8::from(self.role == Role::Client)];
-        self.cuts.write(&mut out);
-        out.extend_from_slice(&self.bytes);
-        out
-    }
-
     fn limits(&self) -> Limits {
         let mut limits = Limits::DEFAULT;
         (limits.max_message_bytes, limits.max_fragments) = LIMITS[self.limits];
