@@ -1,0 +1,1 @@
+//! Registration, discovery, leases and dynamic configuration in etcd.

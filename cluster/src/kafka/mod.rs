@@ -1,0 +1,1 @@
+//! Kafka: settings, producer, consumer, topics, record headers.

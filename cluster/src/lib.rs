@@ -1,0 +1,10 @@
+//! What both halves of the cluster form share. `README.md` draws the rooms of this crate.
+//!
+//! Knows: Kafka, etcd, gRPC channels, where settings come from, how metrics are shown.
+//! Must not know: connections, conversations, databases.
+
+pub mod etcd;
+pub mod kafka;
+pub mod metrics;
+pub mod rpc;
+pub mod settings;

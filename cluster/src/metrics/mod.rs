@@ -1,0 +1,1 @@
+//! Prometheus text on an HTTP listener of its own.
