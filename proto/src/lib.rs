@@ -17,3 +17,7 @@ pub mod im {
 }
 
 pub use im::v1;
+
+/// What gRPC reflection shows: the encoded descriptors of all `.proto` files.
+#[cfg(feature = "grpc")]
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/im.v1.descriptors"));
