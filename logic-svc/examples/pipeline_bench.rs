@@ -15,8 +15,9 @@ use logic_svc::domain::member::MemberSet;
 use logic_svc::egress::router::Egress;
 use logic_svc::pipeline::{Pipeline, Settings};
 use logic_svc::ports::{
-    Append, AppendError, CallSource, Change, ConversationRecord, DeliverySink, Ensure, IdSource,
-    Members, MessageLog, Received, Run, SendKey, Sent, StoreError, UpstreamSource,
+    Append, AppendError, CallSource, Change, ConversationRecord, DeliverySink, Ensure, Fanout,
+    Found, IdSource, Known, Members, MessageLog, Received, Run, SendKey, StoreError,
+    UpstreamSource,
 };
 use logic_svc::store::presence::LocalPresence;
 use proto::ids::{direct_conversation_id, direct_conversation_users};
@@ -314,17 +315,16 @@ fn run<M: Members>(
     pipeline: &mut Pipeline<Counting, M, Egress<LocalPresence>>,
     batches: Vec<UpstreamBatch>,
 ) {
-    let mut tick = Vec::with_capacity(1);
     for batch in batches {
-        tick.push(batch);
-        pipeline.tick(&mut tick, &Null);
+        std::hint::black_box(pipeline.tick(vec![(0, batch)]));
     }
 }
 
 fn without_store<M: Members>(members: M) -> Pipeline<Counting, M, Egress<LocalPresence>> {
     let presence = Arc::new(LocalPresence::default());
     for user in 1..=USERS {
-        let connection = ConnectionId { shard: user as u32 % 2, slot: user as u32, generation: 1 };
+        let connection =
+            ConnectionId { gateway: 0, shard: user as u32 % 2, slot: user as u32, generation: 1 };
         presence.write().login(user, "", connection, usize::MAX);
     }
     let settings = Settings {
@@ -344,14 +344,15 @@ fn without_store<M: Members>(members: M) -> Pipeline<Counting, M, Egress<LocalPr
 struct Counting;
 
 impl MessageLog for Counting {
-    fn place(&self, runs: &mut [Run]) {
+    fn place(&mut self, runs: &mut [Run]) -> Result<(), StoreError> {
         runs.iter_mut().for_each(|run| run.first_seq = 1);
+        Ok(())
     }
     fn append(&mut self, append: Append<'_>) -> Result<(), AppendError> {
         std::hint::black_box(append);
         Ok(())
     }
-    fn find(&mut self, keys: &[SendKey<'_>]) -> Result<Vec<Option<Sent>>, StoreError> {
+    fn find(&mut self, keys: &[SendKey<'_>]) -> Result<Vec<Option<Found>>, StoreError> {
         Ok(vec![None; keys.len()])
     }
 }
@@ -366,6 +367,8 @@ impl Members for Pairs {
             kind: Kind::Direct,
             dev_made: false,
             members: MemberSet::new([low, high]),
+            version: 0,
+            fanout: Fanout::Write,
         }))
     }
     fn username(&mut self, user: u64) -> Result<Option<String>, StoreError> {
@@ -378,7 +381,9 @@ impl Members for Pairs {
     ) -> Result<Vec<Option<ConversationRecord>>, StoreError> {
         Ok(vec![None; wanted.len()])
     }
-    fn changes(&mut self, _: &mut Vec<Change>) {}
+    fn changes(&mut self, _: &[Known<'_>], _: &mut Vec<Change>) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// Every canonical direct id stands for a group of these two users and 98 more.
@@ -404,15 +409,18 @@ impl Members for Hundreds {
     ) -> Result<Vec<Option<ConversationRecord>>, StoreError> {
         Pairs.ensure(wanted, made_id)
     }
-    fn changes(&mut self, _: &mut Vec<Change>) {}
+    fn changes(&mut self, _: &[Known<'_>], _: &mut Vec<Change>) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 #[derive(Default)]
 struct Counter(std::sync::atomic::AtomicU64);
 
 impl IdSource for Counter {
-    fn take(&self, count: usize, into: &mut Vec<u64>) {
+    fn take(&self, count: usize, into: &mut Vec<u64>) -> Result<(), StoreError> {
         let first = self.0.fetch_add(count as u64, std::sync::atomic::Ordering::Relaxed);
         into.extend(first..first + count as u64);
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! The embedded form: one process, SQLite, no broker. `README.md` draws the rooms of this crate.
 
 pub mod config;
+pub mod gateways;
 pub mod ports;
 pub mod snowflake;
 
@@ -28,7 +29,10 @@ use config::Config;
 use egress::router::Egress;
 use ops::Operations;
 use pipeline::Pipeline;
-use ports::{CallSource, Clock, DeliverySink, IdSource, StoreError, UpstreamSource};
+use ports::{
+    Backend, CallSource, Clock, DeliverySink, HistoryStore, IdSource, Notifier, StoreError,
+    UpstreamSource,
+};
 use snowflake::Snowflake;
 use store::presence::LocalPresence;
 use store::sqlite::{Directory, Log, Maintenance, MergeLimits, Options, Store};
@@ -90,11 +94,12 @@ impl Service {
         })?;
         let store = Store::open(&store_options(&config))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let used_until_ms = snowflake::time_ms(store.newest_id());
+        let used_until_ms = snowflake::time_ms(store.newest_id()?);
         let ids: Arc<dyn IdSource> =
             Arc::new(Snowflake::new(SystemClock, config.worker_id, used_until_ms));
         let presence = Arc::new(LocalPresence::default());
         let accounts = accounts(&config, &store, &clock)?;
+        let backend: Arc<dyn Backend> = store.clone();
         let maintenance = Maintenance::start(Arc::clone(&store), merge_limits(&config))?;
         let pipeline = Pipeline::new(
             Log::new(Arc::clone(&store)),
@@ -109,16 +114,9 @@ impl Service {
             max_connections_per_user: config.max_connections_per_user,
             event_members_max: config.event_members_max,
         };
-        let shared_sink = Arc::clone(&sink);
-        let operations = Operations::new(
-            Arc::clone(&store),
-            presence,
-            accounts,
-            shared_sink,
-            clock,
-            ids,
-            settings,
-        );
+        let notifier: Arc<dyn Notifier> = Arc::new(egress::local::ToShards(Arc::clone(&sink)));
+        let operations =
+            Operations::new(backend, presence, accounts, notifier, clock, ids, settings);
         Ok(Self(Arc::new(Inner {
             config,
             sink,
@@ -232,7 +230,7 @@ fn accounts(
     )?;
     let passwords = Passwords::new(config.hash_memory_kib)?;
     Ok(Accounts::new(
-        Arc::clone(store),
+        Arc::clone(store) as Arc<dyn Backend>,
         tokens,
         passwords,
         Arc::clone(clock),

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::ports::{Clock, IdSource};
+use crate::ports::{Clock, IdSource, StoreError};
 
 /// 2025-01-01T00:00:00Z; ids last until 2094.
 const EPOCH_MS: u64 = 1_735_689_600_000;
@@ -45,9 +45,9 @@ impl<C: Clock> Snowflake<C> {
 }
 
 impl<C: Clock> IdSource for Snowflake<C> {
-    fn take(&self, count: usize, into: &mut Vec<u64>) {
+    fn take(&self, count: usize, into: &mut Vec<u64>) -> Result<(), StoreError> {
         if count == 0 {
-            return;
+            return Ok(());
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now_ms().saturating_sub(EPOCH_MS);
@@ -66,6 +66,7 @@ impl<C: Clock> IdSource for Snowflake<C> {
                     | last.sequence,
             );
         }
+        Ok(())
     }
 }
 
@@ -97,7 +98,7 @@ mod tests {
 
     fn take(ids: &impl IdSource, count: usize) -> Vec<u64> {
         let mut out = Vec::new();
-        ids.take(count, &mut out);
+        ids.take(count, &mut out).unwrap();
         out
     }
 

@@ -9,7 +9,7 @@ use super::Shared;
 use super::extract::{Body, CREATED, Caller};
 use super::problem::Problem;
 use crate::auth::accounts::{Registration, Session};
-use crate::store::sqlite::User;
+use crate::ports::User;
 
 // No Debug on what holds secrets: nothing can log them by accident.
 #[derive(Deserialize)]

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::Shared;
 use super::problem::Problem;
-use crate::store::sqlite::User;
+use crate::ports::User;
 
 /// A JSON body. Unknown keys are ignored; the content type is not insisted on.
 pub(super) struct Body<T>(pub(super) T);

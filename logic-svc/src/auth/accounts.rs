@@ -13,9 +13,8 @@ use super::grant::Identity;
 use super::password::{self, Passwords};
 use super::token::{TokenError, Tokens};
 use crate::domain::UserId;
-use crate::ports::Clock;
+use crate::ports::{Backend, Clock, NewUser, RefreshToken, Refreshed, User};
 use crate::store::failure;
-use crate::store::sqlite::{NewUser, RefreshToken, Refreshed, Store, User};
 
 /// Longest nickname in bytes.
 const NICKNAME_MAX_BYTES: usize = 128;
@@ -46,7 +45,7 @@ pub(crate) struct Session {
 
 /// Accounts and their sessions. All methods block; those with a password for tens of milliseconds.
 pub(crate) struct Accounts {
-    store: Arc<Store>,
+    store: Arc<dyn Backend>,
     tokens: Tokens,
     passwords: Passwords,
     clock: Arc<dyn Clock>,
@@ -57,7 +56,7 @@ impl Accounts {
     /// Accounts in this store. Refresh tokens are good for `refresh_lifetime_s` seconds.
     #[must_use]
     pub(crate) fn new(
-        store: Arc<Store>,
+        store: Arc<dyn Backend>,
         tokens: Tokens,
         passwords: Passwords,
         clock: Arc<dyn Clock>,

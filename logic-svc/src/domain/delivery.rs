@@ -1,8 +1,22 @@
 //! Who gets a message: every connection of every member, except the one that sent it.
 
+/// A gateway in one of its lives, numbered by whoever holds the number; 0 where there is only one.
+pub type GatewayNo = u32;
+
+/// A shard of a gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId {
+    /// The gateway.
+    pub gateway: GatewayNo,
+    /// Its shard.
+    pub shard: u32,
+}
+
 /// A client connection of a gateway: valid until the generation of its slot moves on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
+    /// The gateway.
+    pub gateway: GatewayNo,
     /// Shard of the gateway.
     pub shard: u32,
     /// Slot in the shard's connection table.
@@ -18,6 +32,12 @@ impl ConnectionId {
     pub fn receives_from(self, origin: ConnectionId) -> bool {
         self != origin
     }
+
+    /// The shard it is on.
+    #[must_use]
+    pub fn shard_id(self) -> ShardId {
+        ShardId { gateway: self.gateway, shard: self.shard }
+    }
 }
 
 #[cfg(test)]
@@ -26,9 +46,10 @@ mod tests {
 
     #[test]
     fn only_the_sending_connection_is_left_out() {
-        let origin = ConnectionId { shard: 1, slot: 2, generation: 3 };
+        let origin = ConnectionId { gateway: 0, shard: 1, slot: 2, generation: 3 };
         assert!(!origin.receives_from(origin));
         for other in [
+            ConnectionId { gateway: 7, ..origin },
             ConnectionId { shard: 0, ..origin },
             ConnectionId { slot: 9, ..origin },
             ConnectionId { generation: 4, ..origin },

@@ -1,3 +1,4 @@
 //! Out of the pipeline and back to the gateways.
 
+pub(crate) mod local;
 pub mod router;

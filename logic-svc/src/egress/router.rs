@@ -8,8 +8,7 @@ use smallvec::SmallVec;
 
 use crate::domain::UserId;
 use crate::domain::delivery::ConnectionId;
-use crate::domain::member::MemberSet;
-use crate::ports::{Presence, PresenceView, PublishTick, Publisher};
+use crate::ports::{ConversationRecord, Presence, PresenceView, PublishTick, Publisher};
 
 /// Routes by presence.
 pub struct Egress<P>(Arc<P>);
@@ -22,12 +21,13 @@ impl<P: Presence> Egress<P> {
 }
 
 impl<P: Presence> Publisher for Egress<P> {
+    type Out = Vec<DeliveryBatch>;
     type Tick<'a>
         = Routing<P::View<'a>>
     where
         P: 'a;
 
-    fn begin(&self) -> Self::Tick<'_> {
+    fn begin(&mut self) -> Self::Tick<'_> {
         Routing { view: self.0.view(), batches: Batches::default() }
     }
 }
@@ -39,16 +39,19 @@ pub struct Routing<V> {
 }
 
 impl<V: PresenceView> PublishTick for Routing<V> {
-    fn reply(&mut self, shard: u32, reply: SendReply) {
-        self.batches.of(shard).1.replies.push(reply);
+    type Out = Vec<DeliveryBatch>;
+
+    fn reply(&mut self, origin: ConnectionId, reply: SendReply) {
+        self.batches.of(origin.shard).1.replies.push(reply);
     }
 
     fn deliver(
         &mut self,
         origin: ConnectionId,
-        members: &MemberSet,
+        conversation: &ConversationRecord,
         build: impl FnOnce() -> Message,
     ) {
+        let members = &conversation.members;
         let Self { view, batches } = self;
         let mut build = Some(build);
         let mut placed = Placed::default();
@@ -133,6 +136,15 @@ impl Batches {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::conversation::Kind;
+    use crate::domain::member::MemberSet;
+    use crate::ports::Fanout;
+
+    fn of(members: impl IntoIterator<Item = UserId>) -> ConversationRecord {
+        let members = MemberSet::new(members);
+        let (kind, fanout) = (Kind::Group, Fanout::Write);
+        ConversationRecord { no: 1, kind, dev_made: false, members, version: 0, fanout }
+    }
 
     struct Online(Vec<(UserId, ConnectionId)>);
 
@@ -157,15 +169,15 @@ mod tests {
     }
 
     fn on(shard: u32, slot: u32) -> ConnectionId {
-        ConnectionId { shard, slot, generation: 1 }
+        ConnectionId { gateway: 0, shard, slot, generation: 1 }
     }
 
     fn route(online: Online, members: &[u64], origin: ConnectionId) -> Vec<DeliveryBatch> {
-        let egress = Egress::new(Arc::new(online));
+        let mut egress = Egress::new(Arc::new(online));
         let mut tick = egress.begin();
         for seq in [1, 2] {
             let build = || Message { seq, ..Default::default() };
-            tick.deliver(origin, &MemberSet::new(members.iter().copied()), build);
+            tick.deliver(origin, &of(members.iter().copied()), build);
         }
         tick.finish()
     }
@@ -197,9 +209,9 @@ mod tests {
     #[test]
     fn nobody_there_builds_nothing() {
         let build = || -> Message { panic!("nobody is there") };
-        let egress = Egress::new(Arc::new(Online(vec![])));
+        let mut egress = Egress::new(Arc::new(Online(vec![])));
         let mut tick = egress.begin();
-        tick.deliver(on(0, 0), &MemberSet::new([1]), build);
+        tick.deliver(on(0, 0), &of([1]), build);
         assert!(tick.finish().is_empty());
     }
 }

@@ -3,17 +3,20 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use proto::v1::UpstreamBatch;
+use proto::v1::{DeliveryBatch, UpstreamBatch};
 
+use crate::domain::delivery::GatewayNo;
 use crate::pipeline::Pipeline;
 use crate::ports::{DeliverySink, Members, MessageLog, Publisher, Received, UpstreamSource};
 
+/// The one gateway there is.
+const HERE: GatewayNo = 0;
 /// How long a look at the source waits; bounds how late its closing is seen.
 const WAIT: Duration = Duration::from_millis(100);
 
 /// Feeds the pipeline until the source is closed. A tick takes at most about `tick_max_messages`, so that a
 /// long queue does not make one endless transaction.
-pub(crate) fn run<L: MessageLog, M: Members, O: Publisher>(
+pub(crate) fn run<L: MessageLog, M: Members, O: Publisher<Out = Vec<DeliveryBatch>>>(
     pipeline: &Mutex<Pipeline<L, M, O>>,
     sink: &dyn DeliverySink,
     source: &mut impl UpstreamSource,
@@ -26,7 +29,9 @@ pub(crate) fn run<L: MessageLog, M: Members, O: Publisher>(
         let mut waiting = queued.drain(..).peekable();
         while waiting.peek().is_some() {
             take(&mut waiting, &mut tick, tick_max_messages);
-            pipeline.lock().unwrap_or_else(PoisonError::into_inner).tick(&mut tick, sink);
+            let here = tick.drain(..).map(|batch| (HERE, batch)).collect();
+            let out = pipeline.lock().unwrap_or_else(PoisonError::into_inner).tick(here);
+            out.into_iter().for_each(|batch| sink.deliver(batch));
         }
         if received == Received::Closed {
             return;

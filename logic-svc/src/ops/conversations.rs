@@ -11,9 +11,8 @@ use crate::domain::UserId;
 use crate::domain::conversation::{Kind, Plan, plan};
 use crate::domain::delivery::ConnectionId;
 use crate::domain::reject::{NOT_A_MEMBER, NOT_FOUND, Reject};
-use crate::ports::Ensure;
+use crate::ports::{ConversationInfo, Created, Ensure, NewGroup};
 use crate::store::failure;
-use crate::store::sqlite::{ConversationInfo, Created, NewGroup};
 
 /// A read position to be set.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +64,7 @@ impl Operations {
         if let Some((info, _)) = known {
             return self.view(info.no, user);
         }
-        let made = self.store.ensure(&[Ensure::Direct { low, high }], self.next_id());
+        let made = self.store.ensure(&[Ensure::Direct { low, high }], self.next_id()?);
         let made = made.map_err(|error| failure(&error))?.pop().flatten();
         let no = made.ok_or_else(|| ErrorCode::UserNotFound.failure("no such user"))?.no;
         self.tell(&Happening {
@@ -89,11 +88,14 @@ impl Operations {
         origin: Option<ConnectionId>,
     ) -> Result<Conversation> {
         let members = self.user_ids(members)?;
-        let id = id.map_or_else(|| format!("g_{}", self.next_id()), str::to_owned);
+        let id = match id {
+            Some(id) => id.to_owned(),
+            None => format!("g_{}", self.next_id()?),
+        };
         let group = NewGroup { id: &id, name, owner: user, members: &members };
         let no = match self
             .store
-            .create_group(&group, self.next_id())
+            .create_group(&group, self.next_id()?)
             .map_err(|error| failure(&error))?
         {
             Created::New(no) => no,
@@ -132,7 +134,7 @@ impl Operations {
     ) -> Result<Conversation> {
         let (info, _) = self.group(user, id)?;
         let username = self.username(user)?;
-        if self.store.join(&info, user, self.next_id()).map_err(|error| failure(&error))? {
+        if self.store.join(&info, user, self.next_id()?).map_err(|error| failure(&error))? {
             let (no, username) = (info.no, username.as_str());
             self.tell(&Happening {
                 no,

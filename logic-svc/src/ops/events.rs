@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 use proto::v1::{Event, EventDelivery, Peer};
 
 use super::{Operations, Result};
-use crate::domain::delivery::ConnectionId;
+use crate::domain::delivery::{ConnectionId, ShardId};
 use crate::domain::{ConversationNo, UserId};
 use crate::ports::StoreError;
 
@@ -26,21 +26,23 @@ impl Operations {
     pub(super) fn tell(&self, happening: &Happening<'_>) {
         match self.receivers(happening) {
             Ok(shards) => {
-                for (shard, peers) in shards {
-                    let event = Event {
-                        conversation_id: happening.conversation_id.to_owned(),
-                        event: happening.event.to_owned(),
-                        user_id: happening.user,
-                        username: happening.username.to_owned(),
-                    };
-                    self.sink.event(shard, EventDelivery { event: Some(event), peers });
-                }
+                let event = || Event {
+                    conversation_id: happening.conversation_id.to_owned(),
+                    event: happening.event.to_owned(),
+                    user_id: happening.user,
+                    username: happening.username.to_owned(),
+                };
+                let told = |(shard, peers)| (shard, EventDelivery { event: Some(event()), peers });
+                self.notifier.events(shards.into_iter().map(told).collect());
             }
             Err(error) => tracing::warn!(%error, "an event was not told"),
         }
     }
 
-    fn receivers(&self, happening: &Happening<'_>) -> Result<HashMap<u32, Vec<Peer>>, StoreError> {
+    fn receivers(
+        &self,
+        happening: &Happening<'_>,
+    ) -> Result<HashMap<ShardId, Vec<Peer>>, StoreError> {
         let max = self.settings.event_members_max;
         let mut users = self.store.member_ids(happening.no, max + 1)?;
         if users.len() > max {
@@ -49,12 +51,11 @@ impl Operations {
         if !users.contains(&happening.user) {
             users.push(happening.user);
         }
-        let table = self.presence.read();
-        let mut shards: HashMap<u32, Vec<Peer>> = HashMap::new();
-        for connection in users.into_iter().flat_map(|user| table.of(user)) {
+        let mut shards: HashMap<ShardId, Vec<Peer>> = HashMap::new();
+        for connection in self.sessions.of(&users)? {
             if Some(connection) != happening.origin {
                 let peer = Peer { slot: connection.slot, generation: connection.generation };
-                shards.entry(connection.shard).or_default().push(peer);
+                shards.entry(connection.shard_id()).or_default().push(peer);
             }
         }
         Ok(shards)

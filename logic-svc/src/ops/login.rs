@@ -3,16 +3,15 @@
 use proto::error::{ErrorCode, close_code};
 use proto::ids::check_username;
 use proto::limits::{DEVICE_CLASS_MAX_BYTES, DEVICE_ID_MAX_BYTES};
-use proto::v1::{CallReply, Failure, Hello, Kick, Welcome, call_reply};
+use proto::v1::{CallReply, Failure, Hello, Welcome, call_reply};
 
 use super::logouts::Since;
 use super::{Operations, Result};
 use crate::auth::accounts::revoked;
 use crate::domain::UserId;
 use crate::domain::delivery::ConnectionId;
-use crate::ports::command;
+use crate::ports::{Ended, Login, SessionChange, command};
 use crate::store::failure;
-use crate::store::presence::{Login, Table};
 
 /// When a user with too many connections may try again.
 const DEVICES_RETRY_MS: u32 = 30_000;
@@ -32,7 +31,12 @@ pub(crate) enum ConnectionChange {
     /// It wants in.
     Login(LoginRequest),
     /// It ended.
-    Closed(ConnectionId),
+    Closed {
+        /// The connection.
+        connection: ConnectionId,
+        /// Its user; 0 where the gateway never learned it.
+        user: UserId,
+    },
 }
 
 /// Who a connection turned out to be.
@@ -52,39 +56,45 @@ enum Claimed<'a> {
 impl Operations {
     /// Lets connections in and out, in their order, and answers each login; connections they replace are closed.
     ///
-    /// The store is asked once for all of them, presence is changed under one lock, and the answers are handed over
-    /// together while the new entries are still unseen by the pipeline, so that a shard that takes its mail in order
-    /// never sees a delivery before the answer.
-    pub(crate) fn change_connections(&self, changes: Vec<ConnectionChange>) {
+    /// The store is asked once for all of them, who is connected is changed once, and `answer` gets all answers
+    /// together; in the embedded form while the new entries are still unseen by the pipeline, so that a shard that
+    /// takes its mail in order never sees a delivery before the answer.
+    pub(crate) fn change_connections(
+        &self,
+        changes: Vec<ConnectionChange>,
+        answer: &mut dyn FnMut(Vec<CallReply>),
+    ) {
         let begun = self.logouts.mark();
-        let mut known = self.identify_all(&changes).into_iter();
+        let known = self.identify_all(&changes);
         let now_ms = self.clock.now_ms();
         let most = self.settings.max_connections_per_user;
-        let (mut replies, mut replaced) = (Vec::with_capacity(known.len()), Vec::new());
-        let mut table = self.presence.write();
-        // Whoever logs out from here on finds the new entries.
-        let logged_out = if known.len() > 0 { self.logouts.since(begun) } else { Since::none() };
-        for change in changes {
-            let request = match change {
-                ConnectionChange::Login(request) => request,
-                ConnectionChange::Closed(connection) => {
-                    table.closed(connection);
-                    continue;
-                }
-            };
-            let admitted = known.next().unwrap_or_else(|| Err(revoked()));
-            let admitted = admitted
-                .and_then(|known| still_good(known, &logged_out))
-                .and_then(|known| register(&mut table, &request, known, most, &mut replaced));
-            replies.push(reply(request.connection, self.answer(admitted, now_ms)));
+        let mut work = Work { logins: Vec::with_capacity(known.len()), replaced: Vec::new() };
+        let mut given = Some((changes, known));
+        let shared = std::cell::RefCell::new(&mut work);
+        let mut plan = || {
+            let (changes, known) = given.take().unwrap_or_default();
+            // Whoever logs out from here on finds the new entries.
+            let since = if known.is_empty() { Since::none() } else { self.logouts.since(begun) };
+            shared.borrow_mut().plan(changes, known, &since)
+        };
+        let mut done = |outcomes: Vec<Login>| {
+            let mut work = shared.borrow_mut();
+            work.settle(outcomes, most);
+            let replies = work.answers(|admitted| self.answer(admitted, now_ms));
+            if !replies.is_empty() {
+                answer(replies);
+            }
+        };
+        let changed = self.sessions.change(most, &mut plan, &mut done);
+        if let Err(error) = changed {
+            let failed = failure(&error);
+            let mut work = shared.borrow_mut();
+            work.logins.iter_mut().for_each(|(_, known)| *known = Err(failed.clone()));
+            answer(work.answers(|admitted| self.answer(admitted, now_ms)));
         }
-        if !replies.is_empty() {
-            self.sink.replies(replies);
-        }
-        drop(table);
-        if !replaced.is_empty() {
-            let told = |old| kick(old, close_code::REPLACED, "the same device logged in again");
-            self.sink.kicks(replaced.into_iter().map(told).collect());
+        if !work.replaced.is_empty() {
+            let told = |old| ended(old, close_code::REPLACED, "the same device logged in again");
+            self.notifier.end(work.replaced.into_iter().map(told).collect());
         }
     }
 
@@ -92,9 +102,9 @@ impl Operations {
     pub(crate) fn logout(&self, user: UserId) -> Result<()> {
         self.accounts.logout(user)?;
         self.logouts.note(user);
-        let connections = self.presence.read().of(user);
-        let told = |old| kick(old, close_code::UNAUTHENTICATED, "logged out");
-        self.sink.kicks(connections.into_iter().map(told).collect());
+        let connections = self.sessions.of(&[user]).map_err(|error| failure(&error))?;
+        let told = |old| ended(old, close_code::UNAUTHENTICATED, "logged out");
+        self.notifier.end(connections.into_iter().map(told).collect());
         Ok(())
     }
 
@@ -102,7 +112,7 @@ impl Operations {
     fn identify_all(&self, changes: &[ConnectionChange]) -> Vec<Result<Known>> {
         let logins = changes.iter().filter_map(|change| match change {
             ConnectionChange::Login(request) => Some(&request.hello),
-            ConnectionChange::Closed(_) => None,
+            ConnectionChange::Closed { .. } => None,
         });
         let claimed: Vec<Result<Claimed<'_>>> = logins.map(|hello| self.claimed(hello)).collect();
         let (mut tokens, mut names) = (Vec::new(), Vec::new());
@@ -191,22 +201,63 @@ fn still_good(known: Known, logged_out: &Since) -> Result<Known> {
     }
 }
 
-fn register(
-    table: &mut Table,
-    request: &LoginRequest,
-    known: Known,
-    most: usize,
-    replaced: &mut Vec<ConnectionId>,
-) -> Result<Known> {
-    match table.login(known.user, &request.hello.device_id, request.connection, most) {
-        Login::Added => {}
-        Login::Replaced(old) => replaced.push(old),
-        Login::TooMany => return Err(too_many(most)),
-        Login::OutOfRange => {
-            return Err(ErrorCode::Internal.failure("the connection's number is out of range"));
+/// The logins of one tick on their way.
+struct Work {
+    /// Each with its connection, in their order; first who it is, then what became of it.
+    logins: Vec<(ConnectionId, Result<Known>)>,
+    /// Connections whose place was taken.
+    replaced: Vec<ConnectionId>,
+}
+
+impl Work {
+    /// What is to be changed: ends, and logins of those who are known.
+    fn plan(
+        &mut self,
+        changes: Vec<ConnectionChange>,
+        known: Vec<Result<Known>>,
+        logged_out: &Since,
+    ) -> Vec<SessionChange> {
+        let mut known = known.into_iter();
+        let mut planned = Vec::with_capacity(changes.len());
+        for change in changes {
+            let LoginRequest { connection, hello } = match change {
+                ConnectionChange::Login(request) => request,
+                ConnectionChange::Closed { connection, user } => {
+                    planned.push(SessionChange::Closed { user, connection });
+                    continue;
+                }
+            };
+            let known = known.next().unwrap_or_else(|| Err(revoked()));
+            let known = known.and_then(|known| still_good(known, logged_out));
+            if let Ok(Known { user, .. }) = known {
+                let Hello { device_id, device_class, .. } = hello;
+                planned.push(SessionChange::Login { user, connection, device_id, device_class });
+            }
+            self.logins.push((connection, known));
+        }
+        planned
+    }
+
+    /// Takes in what became of the logins that were planned.
+    fn settle(&mut self, outcomes: Vec<Login>, most: usize) {
+        let mut outcomes = outcomes.into_iter();
+        for (_, known) in self.logins.iter_mut().filter(|(_, known)| known.is_ok()) {
+            match outcomes.next() {
+                Some(Login::Added) => {}
+                Some(Login::Replaced(old)) => self.replaced.push(old),
+                Some(Login::TooMany) => *known = Err(too_many(most)),
+                Some(Login::OutOfRange) => {
+                    let detail = "the connection's number is out of range";
+                    *known = Err(ErrorCode::Internal.failure(detail));
+                }
+                None => *known = Err(ErrorCode::Internal.failure("a login went astray")),
+            }
         }
     }
-    Ok(known)
+
+    fn answers(&mut self, answer: impl Fn(Result<Known>) -> call_reply::Reply) -> Vec<CallReply> {
+        self.logins.drain(..).map(|(connection, known)| reply(connection, answer(known))).collect()
+    }
 }
 
 /// Temporary, since a connection that broke unseen is found after some heartbeats and makes room.
@@ -215,13 +266,12 @@ fn too_many(most: usize) -> Failure {
         .retry_after(DEVICES_RETRY_MS, format!("the user has {most} connections, the most allowed"))
 }
 
-fn kick(connection: ConnectionId, code: u16, reason: &str) -> Kick {
-    let ConnectionId { shard, slot, generation } = connection;
-    Kick { shard, slot, generation, code: code.into(), reason: reason.to_owned() }
+fn ended(connection: ConnectionId, code: u16, reason: &'static str) -> Ended {
+    Ended { connection, code, reason }
 }
 
 fn reply(connection: ConnectionId, reply: call_reply::Reply) -> CallReply {
-    let ConnectionId { shard, slot, generation } = connection;
+    let ConnectionId { shard, slot, generation, .. } = connection;
     CallReply {
         shard,
         slot,

@@ -21,11 +21,10 @@ use crate::auth::accounts::Accounts;
 use crate::domain::conversation::{Kind, is_direct_space};
 use crate::domain::reject::{NOT_A_MEMBER, NOT_FOUND};
 use crate::domain::{ConversationNo, UserId};
-use crate::ports::{Clock, DeliverySink, Ensure, IdSource, StoreError};
+use crate::ports::{Backend, ConversationInfo, Keep, StoredMessage, View};
+use crate::ports::{Clock, Ensure, IdSource, Notifier, Sessions, StoreError};
 use crate::snowflake;
 use crate::store::failure;
-use crate::store::presence::LocalPresence;
-use crate::store::sqlite::{ConversationInfo, Keep, Store, StoredMessage, View};
 use logouts::Logouts;
 use sync::Snapshots;
 
@@ -50,10 +49,10 @@ pub(crate) struct Settings {
 
 /// The operations. All of them block on the store.
 pub(crate) struct Operations {
-    store: Arc<Store>,
-    presence: Arc<LocalPresence>,
+    store: Arc<dyn Backend>,
+    sessions: Arc<dyn Sessions>,
     accounts: Accounts,
-    sink: Arc<dyn DeliverySink>,
+    notifier: Arc<dyn Notifier>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     settings: Settings,
@@ -65,19 +64,19 @@ impl Operations {
     /// Operations on this store.
     #[must_use]
     pub(crate) fn new(
-        store: Arc<Store>,
-        presence: Arc<LocalPresence>,
+        store: Arc<dyn Backend>,
+        sessions: Arc<dyn Sessions>,
         accounts: Accounts,
-        sink: Arc<dyn DeliverySink>,
+        notifier: Arc<dyn Notifier>,
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
         settings: Settings,
     ) -> Self {
         Self {
             store,
-            presence,
+            sessions,
             accounts,
-            sink,
+            notifier,
             clock,
             ids,
             settings,
@@ -98,10 +97,10 @@ impl Operations {
         self.store.can_write()
     }
 
-    fn next_id(&self) -> u64 {
+    fn next_id(&self) -> Result<u64> {
         let mut id = Vec::with_capacity(1);
-        self.ids.take(1, &mut id);
-        id.pop().unwrap_or(0)
+        self.ids.take(1, &mut id).map_err(|error| failure(&error))?;
+        Ok(id.pop().unwrap_or(0))
     }
 
     fn username(&self, user: UserId) -> Result<String> {
@@ -125,7 +124,7 @@ impl Operations {
         proto::ids::check_conversation_id(id)
             .map_err(|detail| ErrorCode::BadRequest.failure(detail))?;
         let ensure = Ensure::DevGroup { id: id.to_owned(), user };
-        self.store.ensure(&[ensure], self.next_id()).map_err(|error| failure(&error))?;
+        self.store.ensure(&[ensure], self.next_id()?).map_err(|error| failure(&error))?;
         match find()? {
             Some((info, true)) => Ok(info),
             _ => Err(NOT_FOUND.failure()),
@@ -176,13 +175,13 @@ impl Operations {
 
 /// Names of users, each asked for once.
 struct Names<'a> {
-    store: &'a Store,
+    store: &'a dyn Backend,
     known: HashMap<UserId, String>,
 }
 
 impl<'a> Names<'a> {
     fn new(operations: &'a Operations) -> Self {
-        Self { store: &operations.store, known: HashMap::new() }
+        Self { store: &*operations.store, known: HashMap::new() }
     }
 
     fn get(&mut self, user: UserId) -> Result<String, StoreError> {

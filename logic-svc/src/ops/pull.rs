@@ -5,8 +5,8 @@ use proto::v1::{Message, Page};
 
 use super::{Names, Operations, Result};
 use crate::domain::UserId;
+use crate::ports::Keep;
 use crate::store::failure;
-use crate::store::sqlite::Keep;
 
 /// What to pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Operations {
     /// The messages after (or before) a cursor, ascending in both directions.
     pub(crate) fn pull(&self, user: UserId, request: PullRequest<'_>) -> Result<Page> {
         let info = self.readable(request.conversation_id, user)?;
-        let last = self.store.last_seq(info.no);
+        let last = self.store.last_seq(info.no).map_err(|error| failure(&error))?;
         let Window { low, high } = window(&request, last);
         let keep = if request.backward { Keep::High } else { Keep::Low };
         let stored = self

@@ -18,8 +18,8 @@ use proto::v1::Conversations;
 
 use super::{Names, Operations, Result};
 use crate::domain::UserId;
+use crate::ports::Activity;
 use crate::store::failure;
-use crate::store::sqlite::Activity;
 
 /// How long a snapshot is kept.
 const KEPT: Duration = Duration::from_secs(120);
@@ -140,13 +140,13 @@ impl Operations {
 
     fn first_page(&self, user: UserId, limit: usize) -> Result<PageOrder> {
         // Taken first: whatever the list shows beyond it counts as active since.
-        let as_of = self.store.newest_id();
+        let as_of = self.store.newest_id().map_err(|error| failure(&error))?;
         let mut all = self.store.activities(user).map_err(|error| failure(&error))?;
         all.sort_unstable_by(|a, b| b.cmp(a));
         let more = all.len() > limit;
         let mut snapshot = 0;
         if more {
-            snapshot = self.next_id();
+            snapshot = self.next_id()?;
             self.snapshots.keep(snapshot, user, &all);
         }
         all.truncate(limit);

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::domain::UserId;
-use crate::ports::{Change, ConversationRecord};
+use crate::ports::{Change, ConversationRecord, Known};
 
 /// A conversation at hand.
 #[derive(Debug)]
@@ -17,6 +17,13 @@ pub(super) struct Cached {
     /// The run of the current tick, valid while `tick` is the current one.
     pub(super) run: u32,
     pub(super) tick: u64,
+}
+
+impl Cached {
+    /// What is known of it, and as of when.
+    pub(super) fn known(&self) -> Known<'_> {
+        Known { no: self.record.no, id: &self.id, version: self.record.version }
+    }
 }
 
 /// Index of a cached conversation; stays valid until [`Conversations::trim`].
@@ -83,7 +90,8 @@ impl Conversations {
 
     /// Brings what is at hand up to date with a change.
     pub(super) fn apply(&mut self, change: &Change) {
-        let (Change::Joined { id, .. } | Change::Left { id, .. }) = change;
+        let (Change::Joined { id, .. } | Change::Left { id, .. } | Change::Version { id, .. }) =
+            change;
         let Some(at) = self.find(id) else { return };
         let Some(entry) = &mut self.entries[at as usize] else { return };
         match change {
@@ -92,6 +100,10 @@ impl Conversations {
             }
             Change::Left { user, .. } => {
                 self.members -= usize::from(entry.record.members.remove(*user))
+            }
+            Change::Version { version, fanout, .. } => {
+                entry.record.version = *version;
+                entry.record.fanout = *fanout;
             }
         }
     }
@@ -158,6 +170,7 @@ mod tests {
     use super::*;
     use crate::domain::conversation::Kind;
     use crate::domain::member::MemberSet;
+    use crate::ports::Fanout;
 
     fn record(no: u64, members: &[u64]) -> ConversationRecord {
         ConversationRecord {
@@ -165,6 +178,8 @@ mod tests {
             kind: Kind::Group,
             dev_made: false,
             members: MemberSet::new(members.iter().copied()),
+            version: 0,
+            fanout: Fanout::Write,
         }
     }
 

@@ -10,12 +10,12 @@ mod steps;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proto::v1::{DeliveryBatch, UpstreamBatch};
+use proto::v1::UpstreamBatch;
 
-use crate::domain::delivery::ConnectionId;
+use crate::domain::delivery::{ConnectionId, GatewayNo};
 use crate::domain::message::ClientKey;
 use crate::domain::reject::Reject;
-use crate::ports::{Change, DeliverySink, IdSource, Members, MessageLog, Publisher, Run};
+use crate::ports::{Change, IdSource, Members, MessageLog, Publisher, Run};
 use cache::{CacheIndex, Conversations, Names};
 use recent::Recent;
 
@@ -59,6 +59,9 @@ pub struct Pipeline<L, M, O> {
 /// A store that fails every tick is spoken of this often.
 const WARN_EVERY: Duration = Duration::from_secs(1);
 
+/// How often a tick that found its messages stored, or its places taken, is tried again.
+const APPEND_RETRIES: u32 = 8;
+
 /// One message on its way through a tick.
 struct Item {
     origin: ConnectionId,
@@ -81,6 +84,8 @@ enum Outcome {
     Refused(Reject),
     /// A retry of a message that has its place already.
     Known,
+    /// The same message is in the log, and its deliveries may never have left.
+    Stored,
     /// A retry of an item of the same tick.
     Twin(u32),
 }
@@ -112,24 +117,37 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
         }
     }
 
-    /// Takes all of `batches` and hands answers and deliveries to `sink`.
-    pub fn tick(&mut self, batches: &mut Vec<UpstreamBatch>, sink: &dyn DeliverySink) {
-        self.refresh();
+    /// Takes all of `batches`, each from its gateway, and gives answers and deliveries.
+    pub fn tick(&mut self, batches: Vec<(GatewayNo, UpstreamBatch)>) -> O::Out {
+        let fresh = self.refresh(&batches);
         let mut tick = Tick::default();
         self.validate(batches, &mut tick);
-        self.dedup(&mut tick);
-        self.sequence(&mut tick);
+        let placed = fresh.and_then(|()| {
+            self.dedup(&mut tick);
+            self.sequence(&mut tick)
+        });
+        match placed {
+            Ok(()) => self.store_and_publish(tick),
+            Err(error) => {
+                self.refuse_pending(&mut tick, &error.into());
+                self.publish(tick)
+            }
+        }
+    }
+
+    fn store_and_publish(&mut self, mut tick: Tick) -> O::Out {
         #[cfg(feature = "fault-injection")]
         if self.settings.ack_before_commit {
-            return self.publish_then_persist(tick, sink);
+            return self.publish_then_persist(tick);
         }
         self.persist(&mut tick);
-        send(self.publish(tick), sink);
+        self.publish(tick)
     }
-}
 
-fn send(batches: Vec<DeliveryBatch>, sink: &dyn DeliverySink) {
-    for batch in batches {
-        sink.deliver(batch);
+    /// Forgets everything at hand: others may have written meanwhile.
+    pub fn forget(&mut self) {
+        self.conversations = Conversations::default();
+        self.recent = Recent::new(self.settings.recent_sends);
+        self.log.forget();
     }
 }

@@ -4,16 +4,17 @@ use std::time::Instant;
 
 use proto::error::ErrorCode;
 use proto::ids::{check_conversation_id, direct_conversation_users};
-use proto::v1::{Ack, DeliveryBatch, Message, SendReply, UpstreamBatch, UpstreamFrame};
+use proto::v1::{Ack, Message, SendReply, UpstreamBatch, UpstreamFrame};
 
-use super::{CacheIndex, Item, Outcome, Pipeline, Tick, WARN_EVERY};
+use super::cache::Cached;
+use super::{APPEND_RETRIES, CacheIndex, Item, Outcome, Pipeline, Tick, WARN_EVERY};
 use crate::domain::conversation::is_direct_space;
-use crate::domain::delivery::ConnectionId;
+use crate::domain::delivery::{ConnectionId, GatewayNo, ShardId};
 use crate::domain::message::{ClientKey, check_content, message_type};
 use crate::domain::reject::{NOT_A_MEMBER, NOT_FOUND, Reject, STORE_BUSY, STORE_FAULT};
 use crate::ports::{
-    Append, AppendError, Ensure, Members, MessageLog, NewMessage, PublishTick, Publisher, Run,
-    SendKey, Sent, StoreError,
+    Append, AppendError, Ensure, Found, Known, Members, MessageLog, NewMessage, PublishTick,
+    Publisher, Run, SendKey, Sent, StoreError,
 };
 use crate::snowflake;
 
@@ -32,23 +33,46 @@ enum Seat {
 
 impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
     /// Before a tick: bounds what is at hand and takes in what other threads changed.
-    pub(super) fn refresh(&mut self) {
+    pub(super) fn refresh(
+        &mut self,
+        batches: &[(GatewayNo, UpstreamBatch)],
+    ) -> Result<(), StoreError> {
         self.ticks += 1;
         self.conversations.trim(self.settings.cached_conversations, self.settings.cached_members);
         self.names.trim();
-        self.members.changes(&mut self.changes);
+        let asked = if self.members.asks_versions() { self.spoken_of(batches) } else { Vec::new() };
+        let conversations = &self.conversations;
+        let cached = asked.iter().filter_map(|&at| conversations.get(at));
+        let known: Vec<Known<'_>> = cached.map(Cached::known).collect();
+        self.members.changes(&known, &mut self.changes)?;
         for change in self.changes.drain(..) {
             self.conversations.apply(&change);
         }
+        Ok(())
+    }
+
+    /// The conversations at hand that a tick is about, each once.
+    fn spoken_of(&mut self, batches: &[(GatewayNo, UpstreamBatch)]) -> Vec<CacheIndex> {
+        let mut asked = Vec::new();
+        for frame in batches.iter().flat_map(|(_, batch)| &batch.frames) {
+            let id = frame.send.as_ref().map_or("", |send| &send.conversation_id);
+            let Some(at) = self.conversations.find(id) else { continue };
+            let Some(cached) = self.conversations.get_mut(at) else { continue };
+            if cached.tick != self.ticks {
+                cached.tick = self.ticks;
+                asked.push(at);
+            }
+        }
+        asked
     }
 
     /// Turns frames into items; what may not be sent is refused here.
-    pub(super) fn validate(&mut self, batches: &mut Vec<UpstreamBatch>, tick: &mut Tick) {
-        tick.items.reserve(batches.iter().map(|batch| batch.frames.len()).sum());
+    pub(super) fn validate(&mut self, batches: Vec<(GatewayNo, UpstreamBatch)>, tick: &mut Tick) {
+        tick.items.reserve(batches.iter().map(|(_, batch)| batch.frames.len()).sum());
         let mut wanted = Vec::new();
-        for batch in batches.drain(..) {
+        for (gateway, batch) in batches {
             for frame in batch.frames {
-                let mut item = item(batch.shard, frame);
+                let mut item = item(ShardId { gateway, shard: batch.shard }, frame);
                 match self.check(&mut item) {
                     Ok(Seat::Found(at)) => item.conversation = at,
                     Ok(Seat::Wanted(ensure)) => {
@@ -121,17 +145,17 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
         Ok(())
     }
 
-    fn next_id(&self) -> u64 {
+    fn next_id(&self) -> Result<u64, StoreError> {
         let mut id = Vec::with_capacity(1);
-        self.ids.take(1, &mut id);
-        id.pop().unwrap_or(0)
+        self.ids.take(1, &mut id)?;
+        Ok(id.pop().unwrap_or(0))
     }
 
     /// Makes the conversations that messages of this tick bring into being, in one transaction of their own.
     fn ensure(&mut self, wanted: Vec<Wanted>, tick: &mut Tick) {
         let mut asked: Vec<Ensure> = wanted.iter().map(|wanted| wanted.ensure.clone()).collect();
         asked.dedup();
-        let made = self.members.ensure(&asked, self.next_id());
+        let made = self.next_id().and_then(|id| self.members.ensure(&asked, id));
         match made {
             Ok(records) => {
                 for (ensure, record) in asked.iter().zip(records) {
@@ -179,7 +203,7 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
     }
 
     /// Gives every pending item its place in its conversation and its id.
-    pub(super) fn sequence(&mut self, tick: &mut Tick) {
+    pub(super) fn sequence(&mut self, tick: &mut Tick) -> Result<(), StoreError> {
         tick.runs.clear();
         self.ticks += 1;
         for item in tick.items.iter_mut().filter(|item| item.outcome == Outcome::Pending) {
@@ -200,37 +224,51 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
             item.seq = u64::from(run.count);
             run.count += 1;
         }
-        self.log.place(&mut tick.runs);
+        self.log.place(&mut tick.runs)?;
         let mut ids = Vec::new();
-        self.ids.take(tick.by_key.len(), &mut ids);
+        self.ids.take(tick.by_key.len(), &mut ids)?;
         let pending = tick.items.iter_mut().filter(|item| item.outcome == Outcome::Pending);
         for (item, id) in pending.zip(ids) {
             item.seq += tick.runs[item.run as usize].first_seq;
             item.message_id = id;
         }
+        Ok(())
     }
 
     /// Stores all pending items, or none. Retries that only the database knew are found here.
     pub(super) fn persist(&mut self, tick: &mut Tick) {
         let mut result = self.append(tick);
-        if let Err(AppendError::Duplicate) = result {
-            result = self.settle_known(tick).map_err(AppendError::from).and_then(|()| {
-                self.sequence(tick);
-                self.append(tick)
-            });
+        for _ in 0..APPEND_RETRIES {
+            let settled = match result {
+                Err(AppendError::Duplicate) => self.settle_known(tick),
+                // The heads were loaded anew: other places, the same messages.
+                Err(AppendError::Fenced) => Ok(()),
+                _ => break,
+            };
+            result = settled
+                .and_then(|()| self.sequence(tick))
+                .map_err(AppendError::from)
+                .and_then(|()| self.append(tick));
         }
         if let Err(error) = result {
-            if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
-                self.warned = Some(Instant::now());
-                tracing::warn!(%error, messages = tick.by_key.len(), "a tick was not stored");
-            }
-            let reject = match error {
-                AppendError::Store(error) => refusal(&error),
-                AppendError::Duplicate | AppendError::Fenced => STORE_FAULT,
-            };
-            let pending = tick.items.iter_mut().filter(|item| item.outcome == Outcome::Pending);
-            pending.for_each(|item| item.outcome = Outcome::Refused(reject));
+            self.refuse_pending(tick, &error);
         }
+    }
+
+    /// Nothing of the tick was stored: its senders are told so.
+    pub(super) fn refuse_pending(&mut self, tick: &mut Tick, error: &AppendError) {
+        if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            self.warned = Some(Instant::now());
+            tracing::warn!(%error, messages = tick.items.len(), "a tick was not stored");
+        }
+        let reject = match error {
+            AppendError::Store(error) => refusal(error),
+            AppendError::Duplicate | AppendError::Fenced => STORE_FAULT,
+        };
+        let unsettled =
+            |item: &&mut Item| matches!(item.outcome, Outcome::Pending | Outcome::Twin(_));
+        let pending = tick.items.iter_mut().filter(unsettled);
+        pending.for_each(|item| item.outcome = Outcome::Refused(reject));
     }
 
     fn append(&mut self, tick: &Tick) -> Result<(), AppendError> {
@@ -256,9 +294,12 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
         let keys: Vec<SendKey<'_>> =
             tick.by_key.iter().map(|&at| self.send_key(&tick.items[at as usize])).collect();
         let found = self.log.find(&keys)?;
-        for (&at, sent) in tick.by_key.iter().zip(found) {
-            if let Some(sent) = sent {
-                tick.items[at as usize].settle(sent);
+        for (&at, found) in tick.by_key.iter().zip(found) {
+            let Some(Found { sent, content }) = found else { continue };
+            let item = &mut tick.items[at as usize];
+            item.settle(sent);
+            if content.is_some_and(|content| content == item.send.content) {
+                item.outcome = Outcome::Stored;
             }
         }
         tick.by_key.retain(|&at| tick.items[at as usize].outcome == Outcome::Pending);
@@ -266,38 +307,34 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
     }
 
     /// Answers every item and delivers the stored ones; remembers them against retries.
-    pub(super) fn publish(&mut self, mut tick: Tick) -> Vec<DeliveryBatch> {
+    pub(super) fn publish(&mut self, mut tick: Tick) -> O::Out {
         let mut out = self.out.begin();
         for at in 0..tick.items.len() {
             let (outcome, sent) = result_of(&tick.items, at);
             let item = &mut tick.items[at];
-            if outcome == Outcome::Pending
+            if matches!(outcome, Outcome::Pending | Outcome::Stored)
                 && let Some(cached) = self.conversations.get(item.conversation)
             {
-                let members = &cached.record.members;
                 let (origin, sender) = (item.origin, item.sender);
                 let key = std::mem::replace(&mut item.key, ClientKey::empty());
                 self.recent.insert(key, cached.record.no, sender, sent);
                 let sender_name = self.names.get(sender);
-                out.deliver(origin, members, || message(item, sender_name));
+                out.deliver(origin, &cached.record, || message(item, sender_name));
             }
-            out.reply(item.origin.shard, reply(item, outcome, sent));
+            out.reply(item.origin, reply(item, outcome, sent));
         }
         out.finish()
     }
 
     /// Control run: what must never happen, to show that the checks would see it.
     #[cfg(feature = "fault-injection")]
-    pub(super) fn publish_then_persist(
-        &mut self,
-        mut tick: Tick,
-        sink: &dyn crate::ports::DeliverySink,
-    ) {
+    pub(super) fn publish_then_persist(&mut self, mut tick: Tick) -> O::Out {
         let mut copy =
             Tick { by_key: tick.by_key.clone(), runs: tick.runs.clone(), ..Tick::default() };
         copy.items = tick.items.iter().map(Item::duplicate).collect();
-        super::send(self.publish(copy), sink);
+        let out = self.publish(copy);
         self.persist(&mut tick);
+        out
     }
 }
 
@@ -314,9 +351,10 @@ impl Item {
     }
 }
 
-fn item(shard: u32, frame: UpstreamFrame) -> Item {
+fn item(from: ShardId, frame: UpstreamFrame) -> Item {
+    let ShardId { gateway, shard } = from;
     Item {
-        origin: ConnectionId { shard, slot: frame.slot, generation: frame.generation },
+        origin: ConnectionId { gateway, shard, slot: frame.slot, generation: frame.generation },
         sender: frame.user_id,
         // A frame without a message fails the check of its client id.
         send: frame.send.unwrap_or_default(),
@@ -442,7 +480,7 @@ fn reply(item: &mut Item, outcome: Outcome, sent: Sent) -> SendReply {
     };
     let failure = match outcome {
         Outcome::Refused(reject) => Some(reject.failure()),
-        Outcome::Pending | Outcome::Known | Outcome::Twin(_) => {
+        Outcome::Pending | Outcome::Known | Outcome::Stored | Outcome::Twin(_) => {
             ack.seq = sent.seq;
             ack.message_id = sent.message_id;
             ack.created_at_ms = snowflake::time_ms(sent.message_id);

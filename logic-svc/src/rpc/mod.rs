@@ -46,7 +46,7 @@ pub(crate) fn run(operations: &Operations, sink: &dyn DeliverySink, source: &mut
             last_tick = Some(begun);
             let tick: Vec<_> = waiting.drain(..waiting.len().min(TICK_MAX)).collect();
             let herd = tick.len() >= HERD;
-            operations.change_connections(tick);
+            operations.change_connections(tick, &mut |replies| sink.replies(replies));
             if herd && waiting.is_empty() && !closed {
                 std::thread::sleep(TICK_APART.saturating_sub(begun.elapsed()));
             }
@@ -76,7 +76,9 @@ fn set_apart(
             Request::Login(hello) => {
                 ConnectionChange::Login(LoginRequest { connection: peer.connection, hello })
             }
-            Request::Closed(_) => ConnectionChange::Closed(peer.connection),
+            Request::Closed(_) => {
+                ConnectionChange::Closed { connection: peer.connection, user: peer.user }
+            }
             request => return Some((peer, request)),
         };
         waiting.push_back(change);
@@ -111,13 +113,13 @@ struct Peer {
 
 impl Peer {
     fn reply(self, command: u32, request_id: u32, reply: Reply) -> CallReply {
-        let ConnectionId { shard, slot, generation } = self.connection;
+        let ConnectionId { shard, slot, generation, .. } = self.connection;
         CallReply { shard, slot, generation, request_id, command, reply: Some(reply) }
     }
 }
 
 fn connection(call: &Call) -> ConnectionId {
-    ConnectionId { shard: call.shard, slot: call.slot, generation: call.generation }
+    ConnectionId { gateway: 0, shard: call.shard, slot: call.slot, generation: call.generation }
 }
 
 fn flush_reads(operations: &Operations, sink: &dyn DeliverySink, reads: &mut Vec<(Peer, Read)>) {

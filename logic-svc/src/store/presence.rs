@@ -10,7 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::domain::UserId;
 use crate::domain::delivery::ConnectionId;
-use crate::ports::{Presence, PresenceView};
+use crate::ports::{Login, Presence, PresenceView, SessionChange, Sessions, StoreError};
 
 /// Highest shard number plus one: what a gateway may have.
 const SHARDS_MAX: u32 = 4096;
@@ -34,21 +34,13 @@ struct Entry {
 
 impl Entry {
     fn connection(&self) -> ConnectionId {
-        ConnectionId { shard: u32::from(self.shard), slot: self.slot, generation: self.generation }
+        ConnectionId {
+            gateway: 0,
+            shard: u32::from(self.shard),
+            slot: self.slot,
+            generation: self.generation,
+        }
     }
-}
-
-/// What a login did to earlier connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Login {
-    /// Registered beside whatever else the user has.
-    Added,
-    /// Registered; this connection of the same device is to be closed.
-    Replaced(ConnectionId),
-    /// Not registered: the user has as many connections as allowed.
-    TooMany,
-    /// Not registered: the connection's numbers are beyond what a gateway has.
-    OutOfRange,
 }
 
 /// All connections.
@@ -91,6 +83,33 @@ impl LocalPresence {
     /// The table for looking things up.
     pub fn read(&self) -> RwLockReadGuard<'_, Table> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sessions for LocalPresence {
+    fn change(
+        &self,
+        most: usize,
+        plan: &mut dyn FnMut() -> Vec<SessionChange>,
+        done: &mut dyn FnMut(Vec<Login>),
+    ) -> Result<(), StoreError> {
+        let mut table = self.write();
+        let mut outcomes = Vec::new();
+        for change in plan() {
+            match change {
+                SessionChange::Login { user, connection, device_id, .. } => {
+                    outcomes.push(table.login(user, &device_id, connection, most));
+                }
+                SessionChange::Closed { connection, .. } => drop(table.closed(connection)),
+            }
+        }
+        done(outcomes);
+        Ok(())
+    }
+
+    fn of(&self, users: &[UserId]) -> Result<Vec<ConnectionId>, StoreError> {
+        let table = self.read();
+        Ok(users.iter().flat_map(|&user| table.of(user)).collect())
     }
 }
 
@@ -326,7 +345,7 @@ mod tests {
     const ANY: usize = usize::MAX;
 
     fn on(shard: u32, slot: u32, generation: u32) -> ConnectionId {
-        ConnectionId { shard, slot, generation }
+        ConnectionId { gateway: 0, shard, slot, generation }
     }
 
     #[test]

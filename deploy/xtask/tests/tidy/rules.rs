@@ -33,7 +33,7 @@ impl Crate {
 
 /// Words that only a room named in [`Crate::only_in`] may use, in any crate.
 pub(crate) const KEPT_WORDS: &[&str] =
-    &["monoio", "glommio", "rdkafka", "rusqlite", "sqlx", "redis"];
+    &["monoio", "glommio", "rdkafka", "rusqlite", "sqlx", "mysql", "redis"];
 
 /// The room of files outside `src`: tests, examples, benches.
 pub(crate) const OUTSIDE: &str = "";
@@ -100,7 +100,7 @@ pub(crate) const CRATES: &[Crate] = &[
         package: "gateway",
         imports: &["codec", "proto", "cluster"],
         test_imports: &[],
-        order: "ids, limits < session < config, net, rt, mailbox, uplink < shard | bus | control < supervisor < main",
+        order: "ids, limits < session, index < config, net, rt, mailbox, uplink < shard | bus | control < supervisor < main",
         unsafe_rooms: &["net", "rt"],
         pure: &[("session", NO_SIDE_EFFECTS), ("session", NO_CLOCK)],
         only_in: &[
@@ -117,13 +117,13 @@ pub(crate) const CRATES: &[Crate] = &[
         package: "logic-svc",
         imports: &["proto", "cluster"],
         test_imports: &[],
-        order: "config, limits < domain < ports < snowflake < pipeline | store | egress < auth < ops < ingest | rpc | api | tasks < main",
+        order: "config, limits < domain < ports, gateways < snowflake < pipeline | store | egress < auth < ops < ingest | rpc | api | tasks < main",
         unsafe_rooms: &[],
         pure: &[("domain", NO_SIDE_EFFECTS), ("domain", NO_CLOCK)],
         only_in: &[
             // Tests may look into the database from outside.
             ("rusqlite", &["store", OUTSIDE]),
-            ("sqlx", &["store", OUTSIDE]),
+            ("mysql", &["store", OUTSIDE]),
             ("redis", &["store", OUTSIDE]),
             ("rdkafka", &["ingest", "egress"]),
         ],

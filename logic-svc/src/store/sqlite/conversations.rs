@@ -6,60 +6,11 @@ use super::heads::Heads;
 use super::{Fault, Result, Store, int, store_error, uint};
 use crate::domain::conversation::{Kind, Role};
 use crate::domain::{ConversationNo, UserId};
-use crate::ports::{Change, StoreError};
+use crate::ports::{
+    Activity, Change, ConversationInfo, ConversationRecord, ConversationStore, Created, Ensure,
+    MemberInfo, NewGroup, StoreError, View,
+};
 use crate::snowflake;
-
-/// A conversation as stored, without its members.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ConversationInfo {
-    /// Its number.
-    pub no: ConversationNo,
-    /// Its text id.
-    pub id: String,
-    /// Direct or group.
-    pub kind: Kind,
-    /// Display name; empty: none given.
-    pub name: String,
-    /// How many are in it.
-    pub member_count: u32,
-    /// Made by `--dev-login` traffic.
-    pub dev_made: bool,
-}
-
-/// A member as listed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MemberInfo {
-    /// The user.
-    pub user: UserId,
-    /// User name.
-    pub username: String,
-    /// Display name.
-    pub nickname: String,
-    /// What the member may do.
-    pub role: Role,
-}
-
-/// A group to be made.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NewGroup<'a> {
-    /// Its text id.
-    pub id: &'a str,
-    /// Display name; may be empty.
-    pub name: &'a str,
-    /// Who makes it.
-    pub owner: UserId,
-    /// Everybody else.
-    pub members: &'a [UserId],
-}
-
-/// What became of a request to make a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Created {
-    /// Made, under this number.
-    New(ConversationNo),
-    /// The id is taken.
-    Taken,
-}
 
 /// A conversation to be inserted.
 pub(super) struct NewConversation<'a> {
@@ -126,13 +77,8 @@ pub(super) fn membership(
         .optional()
 }
 
-impl Store {
-    /// The conversation with this text id, and whether `user` is in it.
-    pub(crate) fn conversation_of(
-        &self,
-        id: &str,
-        user: UserId,
-    ) -> Result<Option<(ConversationInfo, bool)>> {
+impl ConversationStore for Store {
+    fn conversation_of(&self, id: &str, user: UserId) -> Result<Option<(ConversationInfo, bool)>> {
         let reader = self.readers.get();
         let Some(found) = find(&reader, id).map_err(Fault::into_store_error)? else {
             return Ok(None);
@@ -141,8 +87,7 @@ impl Store {
         Ok(Some((found, member)))
     }
 
-    /// Makes a group. `made_id` is an id of the same source as the messages' ids and carries the time.
-    pub(crate) fn create_group(&self, group: &NewGroup<'_>, made_id: u64) -> Result<Created> {
+    fn create_group(&self, group: &NewGroup<'_>, made_id: u64) -> Result<Created> {
         self.write(|tx, _| {
             if find(tx, group.id)?.is_some() {
                 return Ok(Created::Taken);
@@ -165,13 +110,7 @@ impl Store {
         })
     }
 
-    /// Takes `user` into a group; false if already in.
-    pub(crate) fn join(
-        &self,
-        group: &ConversationInfo,
-        user: UserId,
-        made_id: u64,
-    ) -> Result<bool> {
+    fn join(&self, group: &ConversationInfo, user: UserId, made_id: u64) -> Result<bool> {
         self.write(|tx, changes| {
             if membership(tx, group.no, user)?.is_some() {
                 return Ok(false);
@@ -180,8 +119,7 @@ impl Store {
         })
     }
 
-    /// Takes `user` out of a group; false if not in. An owner who leaves passes the group to its oldest member.
-    pub(crate) fn leave(&self, group: &ConversationInfo, user: UserId) -> Result<bool> {
+    fn leave(&self, group: &ConversationInfo, user: UserId) -> Result<bool> {
         self.write(|tx, changes| {
             let Some(membership) = membership(tx, group.no, user)? else { return Ok(false) };
             let sql = "DELETE FROM members WHERE conversation = ? AND user = ?";
@@ -196,16 +134,11 @@ impl Store {
         })
     }
 
-    /// Moves read positions up, all in one transaction; none goes back, none goes beyond the last message.
-    /// Gives the positions in force, `None` where the user is not a member.
-    pub(crate) fn mark_read(
-        &self,
-        marks: &[(ConversationNo, UserId, u64)],
-    ) -> Result<Vec<Option<u64>>> {
+    fn mark_read(&self, marks: &[(ConversationNo, UserId, u64)]) -> Result<Vec<Option<u64>>> {
         let stored = self.write(|tx, _| {
             let mut in_force = Vec::with_capacity(marks.len());
             for &(no, user, seq) in marks {
-                let seq = seq.min(self.last_seq(no));
+                let seq = seq.min(self.heads().get(no).seq);
                 let known = membership(tx, no, user)?;
                 if known.is_some_and(|membership| membership.read_seq < seq) {
                     let sql =
@@ -224,8 +157,7 @@ impl Store {
         Ok(with_own.collect())
     }
 
-    /// Members with ids above `after`, ascending, and whether there are more.
-    pub(crate) fn list_members(
+    fn list_members(
         &self,
         no: ConversationNo,
         after: UserId,
@@ -253,8 +185,7 @@ impl Store {
         Ok((members, more))
     }
 
-    /// The users in a conversation, ascending; at most `max` of them.
-    pub(crate) fn member_ids(&self, no: ConversationNo, max: usize) -> Result<Vec<UserId>> {
+    fn member_ids(&self, no: ConversationNo, max: usize) -> Result<Vec<UserId>> {
         let reader = self.readers.get();
         let list = || -> rusqlite::Result<Vec<UserId>> {
             let sql = "SELECT user FROM members WHERE conversation = ? ORDER BY user LIMIT ?";
@@ -267,6 +198,20 @@ impl Store {
         list().map_err(store_error)
     }
 
+    fn ensure(&self, wanted: &[Ensure], made_id: u64) -> Result<Vec<Option<ConversationRecord>>> {
+        self.make_missing(wanted, made_id)
+    }
+
+    fn activities(&self, user: UserId) -> Result<Vec<Activity>> {
+        self.list_activities(user)
+    }
+
+    fn view(&self, no: ConversationNo, user: UserId) -> Result<Option<View>> {
+        self.view_of(no, user)
+    }
+}
+
+impl Store {
     pub(super) fn insert_conversation(
         &self,
         tx: &Transaction<'_>,
@@ -312,7 +257,7 @@ impl Store {
         let count: i64 = tx.prepare_cached(sql)?.query_row([int(no)], |row| row.get(0))?;
         // Whoever comes into an empty group owns it.
         let role = if count == 1 { Role::Owner } else { Role::Member };
-        insert_member(tx, no, user, role, self.last_seq(no), made_id)?;
+        insert_member(tx, no, user, role, self.heads().get(no).seq, made_id)?;
         if role == Role::Owner {
             set_owner(tx, no, Some(user))?;
         }

@@ -4,47 +4,22 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Result, Store, body, int, store_error, uint};
-use crate::domain::{ConversationNo, UserId};
-use crate::ports::StoreError;
-
-/// A message as it lies in the store; the sender's name is looked up by whoever needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StoredMessage {
-    /// Its place in the conversation.
-    pub seq: u64,
-    /// Its id; carries the time.
-    pub message_id: u64,
-    /// Who sent it.
-    pub sender: UserId,
-    /// What it is.
-    pub msg_type: u32,
-    /// The client's own id of it.
-    pub client_msg_id: String,
-    /// Its bytes.
-    pub content: Bytes,
-}
-
-/// Which end of a range survives when the range holds more bytes than allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// The oldest messages.
-    Low,
-    /// The newest messages.
-    High,
-}
+use crate::domain::ConversationNo;
+use crate::ports::{HistoryStore, Keep, StoreError, StoredMessage};
 
 /// Bodies of rows, each with the seq of its first message, ascending.
 type Rows = Vec<(u64, Vec<u8>)>;
 
-impl Store {
-    /// The seq of the conversation's last message; 0 if there is none.
-    #[must_use]
-    pub(crate) fn last_seq(&self, no: ConversationNo) -> u64 {
-        self.heads().get(no).seq
+impl HistoryStore for Store {
+    fn last_seq(&self, no: ConversationNo) -> Result<u64> {
+        Ok(self.heads().get(no).seq)
     }
 
-    /// The messages `low..=high` (cut to what exists), ascending, at most `max_bytes` of content but at least one.
-    pub(crate) fn messages(
+    fn newest_id(&self) -> Result<u64> {
+        Ok(self.heads().newest_id())
+    }
+
+    fn messages(
         &self,
         no: ConversationNo,
         low: u64,

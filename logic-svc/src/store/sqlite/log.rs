@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 use super::{
     Fault, Result, Store, body, in_transaction, int, is_unique_violation, store_error, uint,
 };
-use crate::ports::{Append, AppendError, MessageLog, Run, SendKey, Sent, StoreError};
+use crate::ports::{Append, AppendError, Found, MessageLog, Run, SendKey, Sent, StoreError};
 
 use super::heads::Heads;
 
@@ -27,11 +27,12 @@ impl Log {
 }
 
 impl MessageLog for Log {
-    fn place(&self, runs: &mut [Run]) {
+    fn place(&mut self, runs: &mut [Run]) -> Result<()> {
         let heads = self.store.heads();
         for run in runs {
             run.first_seq = heads.get(run.conversation).seq + 1;
         }
+        Ok(())
     }
 
     fn append(&mut self, append: Append<'_>) -> Result<(), AppendError> {
@@ -60,9 +61,10 @@ impl MessageLog for Log {
         }
     }
 
-    fn find(&mut self, keys: &[SendKey<'_>]) -> Result<Vec<Option<Sent>>> {
+    fn find(&mut self, keys: &[SendKey<'_>]) -> Result<Vec<Option<Found>>> {
         let writer = self.store.writer();
-        keys.iter().map(|key| find(&writer, key).map_err(store_error)).collect()
+        let found = |sent| Found { sent, content: None };
+        keys.iter().map(|key| Ok(find(&writer, key).map_err(store_error)?.map(found))).collect()
     }
 }
 

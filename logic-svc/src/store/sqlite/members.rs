@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rusqlite::{Connection, OptionalExtension, Transaction};
+use rusqlite::{Connection, Transaction};
 
 use super::conversations::{self, NewConversation};
-use super::{Fault, Result, Store, int, lock, store_error, uint};
+use super::{Fault, Result, Store, int, lock, uint};
 use crate::domain::UserId;
 use crate::domain::conversation::{Kind, Role};
 use crate::domain::member::MemberSet;
-use crate::ports::{Change, ConversationRecord, Ensure, Members, StoreError};
+use crate::ports::{Change, ConversationRecord, Ensure, Fanout, Known, Members, UserStore};
 
 /// The pipeline's look at conversations and users.
 pub(crate) struct Directory {
@@ -40,20 +40,21 @@ impl Members for Directory {
         wanted: &[Ensure],
         made_id: u64,
     ) -> Result<Vec<Option<ConversationRecord>>> {
-        self.store.ensure(wanted, made_id)
+        self.store.make_missing(wanted, made_id)
     }
 
-    fn changes(&mut self, into: &mut Vec<Change>) {
+    fn changes(&mut self, _: &[Known<'_>], into: &mut Vec<Change>) -> Result<()> {
         if self.store.has_changes.swap(false, Ordering::Acquire) {
             into.append(&mut lock(&self.store.changes));
         }
+        Ok(())
     }
 }
 
 impl Store {
     /// Makes the conversations that traffic brings into being; `None` where a user does not exist.
     /// `made_id` is an id of the same source as the messages' ids and carries the time.
-    pub(crate) fn ensure(
+    pub(super) fn make_missing(
         &self,
         wanted: &[Ensure],
         made_id: u64,
@@ -154,15 +155,7 @@ fn record(connection: &Connection, id: &str) -> Result<Option<ConversationRecord
         kind: found.kind,
         dev_made: found.dev_made,
         members,
+        version: 0,
+        fanout: Fanout::Write,
     }))
-}
-
-impl Store {
-    /// A user's name.
-    pub(crate) fn username(&self, user: UserId) -> Result<Option<String>, StoreError> {
-        let reader = self.readers.get();
-        let sql = "SELECT username FROM users WHERE id = ?";
-        let mut select = reader.prepare_cached(sql).map_err(store_error)?;
-        select.query_row([int(user)], |row| row.get(0)).optional().map_err(store_error)
-    }
 }

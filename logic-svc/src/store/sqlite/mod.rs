@@ -29,18 +29,13 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
-use crate::ports::{Change, StoreError};
+use crate::ports::{Backend, Change, StoreError};
 use heads::Heads;
 use pool::Pool;
 
-pub(crate) use conversations::{ConversationInfo, Created, NewGroup};
-pub(crate) use history::{Keep, StoredMessage};
-pub(crate) use listing::{Activity, View};
 pub(crate) use log::Log;
 pub(crate) use maintenance::{Maintenance, MergeLimits};
 pub(crate) use members::Directory;
-pub(crate) use sessions::{RefreshToken, Refreshed};
-pub(crate) use users::{NewUser, User};
 
 type Result<T, E = StoreError> = std::result::Result<T, E>;
 
@@ -112,23 +107,6 @@ impl Store {
         }))
     }
 
-    /// Whether the last write went well. If none did lately, tries one.
-    #[must_use]
-    pub(crate) fn can_write(&self) -> bool {
-        let fresh = lock(&self.health.last_good).is_some_and(|at| at.elapsed() < WRITE_PROOF);
-        if fresh && !self.health.failing.load(Ordering::Relaxed) {
-            return true;
-        }
-        let proof = self.write(|tx, _| {
-            tx.prepare_cached(
-                "INSERT OR REPLACE INTO meta(key, value) VALUES('write_proof', random())",
-            )?
-            .execute([])?;
-            Ok(())
-        });
-        proof.is_ok()
-    }
-
     /// Runs one transaction on the writing connection. `work` may be given up at any point: then nothing of it stays.
     /// Changes pushed to its second argument are seen by the pipeline after the commit.
     fn write<T>(
@@ -174,6 +152,23 @@ impl Store {
 
     fn heads_mut(&self) -> RwLockWriteGuard<'_, Heads> {
         self.heads.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backend for Store {
+    fn can_write(&self) -> bool {
+        let fresh = lock(&self.health.last_good).is_some_and(|at| at.elapsed() < WRITE_PROOF);
+        if fresh && !self.health.failing.load(Ordering::Relaxed) {
+            return true;
+        }
+        let proof = self.write(|tx, _| {
+            tx.prepare_cached(
+                "INSERT OR REPLACE INTO meta(key, value) VALUES('write_proof', random())",
+            )?
+            .execute([])?;
+            Ok(())
+        });
+        proof.is_ok()
     }
 }
 

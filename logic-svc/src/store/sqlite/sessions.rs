@@ -4,35 +4,10 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Result, Store, int, uint};
 use crate::domain::UserId;
+use crate::ports::{RefreshToken, Refreshed, TokenStore};
 
-/// A refresh token to be kept.
-#[derive(Clone, Copy)]
-pub(crate) struct RefreshToken<'a> {
-    /// SHA-256 of the token.
-    pub hash: &'a [u8; 32],
-    /// When it ends to be good, in milliseconds since 1970.
-    pub expires_at_ms: u64,
-}
-
-/// What became of a refresh token that was shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refreshed {
-    /// It was good; it is spent now and the new one kept.
-    Good(UserId),
-    /// No such token, or its time is over.
-    Unknown,
-    /// It was spent before: stolen, or its thief was faster. The whole family is void now.
-    Reused,
-}
-
-impl Store {
-    /// Keeps the first token of a login.
-    pub(crate) fn begin_session(
-        &self,
-        user: UserId,
-        token: RefreshToken<'_>,
-        now_ms: u64,
-    ) -> Result<()> {
+impl TokenStore for Store {
+    fn begin_session(&self, user: UserId, token: RefreshToken<'_>, now_ms: u64) -> Result<()> {
         self.write(|tx, _| {
             let sql = "DELETE FROM refresh_tokens WHERE user = ? AND expires_at_ms < ?";
             tx.prepare_cached(sql)?.execute([int(user), int(now_ms)])?;
@@ -42,8 +17,7 @@ impl Store {
         })
     }
 
-    /// Spends a token and keeps its successor.
-    pub(crate) fn refresh_session(
+    fn refresh_session(
         &self,
         old: &[u8; 32],
         new: RefreshToken<'_>,
@@ -81,8 +55,7 @@ impl Store {
         })
     }
 
-    /// Voids all tokens of a user, the access tokens too.
-    pub(crate) fn end_sessions(&self, user: UserId) -> Result<()> {
+    fn end_sessions(&self, user: UserId) -> Result<()> {
         self.write(|tx, _| {
             tx.prepare_cached("DELETE FROM refresh_tokens WHERE user = ?")?.execute([int(user)])?;
             tx.prepare_cached("UPDATE users SET token_epoch = token_epoch + 1 WHERE id = ?")?

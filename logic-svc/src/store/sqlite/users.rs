@@ -4,45 +4,10 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{Fault, Result, Store, int, store_error, uint};
 use crate::domain::UserId;
+use crate::ports::{NewUser, User, UserStore};
 
-/// A user as stored.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct User {
-    /// Its id.
-    pub id: UserId,
-    /// Its unique name.
-    pub username: String,
-    /// Its display name.
-    pub nickname: String,
-    /// Hash of its password; `None`: it can log in by `--dev-login` only.
-    pub password_hash: Option<String>,
-    /// Access tokens of older epochs are refused.
-    pub token_epoch: u64,
-}
-
-// No hash in any log.
-impl std::fmt::Debug for User {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("User")
-            .field("id", &self.id)
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A user to be made.
-pub(crate) struct NewUser<'a> {
-    /// Its unique name.
-    pub username: &'a str,
-    /// Its display name.
-    pub nickname: &'a str,
-    /// Hash of its password.
-    pub password_hash: &'a str,
-}
-
-impl Store {
-    /// Makes a user; `None` if the name is taken.
-    pub(crate) fn create_user(&self, new: &NewUser<'_>, now_ms: u64) -> Result<Option<UserId>> {
+impl UserStore for Store {
+    fn create_user(&self, new: &NewUser<'_>, now_ms: u64) -> Result<Option<UserId>> {
         self.write(|tx, _| {
             if by_name(tx, new.username)?.is_some() {
                 return Ok(None);
@@ -53,8 +18,7 @@ impl Store {
         })
     }
 
-    /// The users of these names, made where missing, without a password; all in one transaction.
-    pub(crate) fn ensure_users(&self, names: &[&str], now_ms: u64) -> Result<Vec<UserId>> {
+    fn ensure_users(&self, names: &[&str], now_ms: u64) -> Result<Vec<UserId>> {
         let find = |reader: &Connection| names.iter().map(|name| id_of(reader, name)).collect();
         let known: Vec<Option<UserId>> = self.read(names.len(), find)?;
         // Mostly everybody is known, and nobody has to wait for the writer.
@@ -68,13 +32,11 @@ impl Store {
         })
     }
 
-    /// The user of this name.
-    pub(crate) fn user_by_name(&self, name: &str) -> Result<Option<User>> {
+    fn user_by_name(&self, name: &str) -> Result<Option<User>> {
         by_name(&self.readers.get(), name).map_err(store_error)
     }
 
-    /// The user of this id.
-    pub(crate) fn user(&self, id: UserId) -> Result<Option<User>> {
+    fn user(&self, id: UserId) -> Result<Option<User>> {
         let sql =
             "SELECT id, username, nickname, password_hash, token_epoch FROM users WHERE id = ?";
         let find = |connection: &Connection| {
@@ -83,8 +45,7 @@ impl Store {
         find(&self.readers.get()).map_err(store_error)
     }
 
-    /// Name and token epoch of each of these users; `None` where there is no such user.
-    pub(crate) fn names_and_epochs(&self, ids: &[UserId]) -> Result<Vec<Option<(String, u64)>>> {
+    fn names_and_epochs(&self, ids: &[UserId]) -> Result<Vec<Option<(String, u64)>>> {
         let sql = "SELECT username, token_epoch FROM users WHERE id = ?";
         self.read(ids.len(), |reader| {
             let mut statement = reader.prepare_cached(sql)?;
@@ -93,6 +54,15 @@ impl Store {
         })
     }
 
+    fn username(&self, user: UserId) -> Result<Option<String>> {
+        let reader = self.readers.get();
+        let sql = "SELECT username FROM users WHERE id = ?";
+        let mut select = reader.prepare_cached(sql).map_err(store_error)?;
+        select.query_row([int(user)], |row| row.get(0)).optional().map_err(store_error)
+    }
+}
+
+impl Store {
     /// Makes `lookups` look-ups on a connection for reading: several of them in one transaction, or each would
     /// lock and unlock the file for itself.
     fn read<T>(

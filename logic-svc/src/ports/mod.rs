@@ -2,8 +2,13 @@
 //!
 //! Knows: the shared messages and the domain. Must not know: who stands behind a door.
 
+mod routes;
+mod sessions;
+mod store;
+
 use std::time::Duration;
 
+use bytes::Bytes;
 use proto::ids::direct_conversation_id;
 use proto::v1::{
     Call, CallReply, DeliveryBatch, EventDelivery, Kick, Message, SendReply, UpstreamBatch,
@@ -14,6 +19,14 @@ use crate::domain::delivery::ConnectionId;
 use crate::domain::member::MemberSet;
 use crate::domain::message::ClientKey;
 use crate::domain::{ConversationNo, UserId};
+
+pub use routes::{RouteCache, RouteRequest, Routes, Spoken};
+pub use sessions::{Ended, Login, Notifier, SessionChange, Sessions};
+pub use store::{
+    Activity, Backend, ConversationInfo, ConversationStore, Created, HistoryStore, Keep,
+    MemberInfo, NewGroup, NewUser, RefreshToken, Refreshed, StoredMessage, TokenStore, User,
+    UserStore, View,
+};
 
 /// Where answers and deliveries leave for the gateway.
 pub trait DeliverySink: Send + Sync {
@@ -87,7 +100,10 @@ pub trait Clock: Send + Sync {
 /// Where message ids come from.
 pub trait IdSource: Send + Sync {
     /// Appends `count` ids, each above every id handed out before.
-    fn take(&self, count: usize, into: &mut Vec<u64>);
+    ///
+    /// # Errors
+    /// Whether the ids would be nobody else's is in doubt.
+    fn take(&self, count: usize, into: &mut Vec<u64>) -> Result<(), StoreError>;
 }
 
 /// Why the store did not do what it was asked.
@@ -182,11 +198,33 @@ pub struct Append<'a> {
 /// The durable log of messages, one writer.
 pub trait MessageLog: Send {
     /// Fills `first_seq` of each run: one above the conversation's last.
-    fn place(&self, runs: &mut [Run]);
+    fn place(&mut self, runs: &mut [Run]) -> Result<(), StoreError>;
     /// Stores all or nothing, durably. Refuses a run that does not follow on its conversation's last message.
     fn append(&mut self, append: Append<'_>) -> Result<(), AppendError>;
     /// Looks up which of the sends are stored already, in the order asked.
-    fn find(&mut self, keys: &[SendKey<'_>]) -> Result<Vec<Option<Sent>>, StoreError>;
+    fn find(&mut self, keys: &[SendKey<'_>]) -> Result<Vec<Option<Found>>, StoreError>;
+    /// Others may have written: nothing remembered is to be relied on. A log with one writer remembers nothing wrong.
+    fn forget(&mut self) {}
+}
+
+/// A message found in the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Its place.
+    pub sent: Sent,
+    /// What was stored, if its deliveries may never have left: a log shared by several processes cannot tell.
+    /// It is delivered again when the message at hand is the same one.
+    pub content: Option<Bytes>,
+}
+
+/// How a conversation's messages reach its members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fanout {
+    /// Each member is addressed: an inbox each, and their connections.
+    #[default]
+    Write,
+    /// Gateways know who is connected; members pull the rest.
+    Read,
 }
 
 /// A conversation as the pipeline needs it.
@@ -200,6 +238,10 @@ pub struct ConversationRecord {
     pub dev_made: bool,
     /// Who is in it.
     pub members: MemberSet,
+    /// Counts the changes of its members, where several processes change them; else 0.
+    pub version: u64,
+    /// How its messages reach its members.
+    pub fanout: Fanout,
 }
 
 /// A conversation that a message may bring into being, or widen.
@@ -249,6 +291,26 @@ pub enum Change {
         /// Who.
         user: UserId,
     },
+    /// With what came before, the conversation is as of this version.
+    Version {
+        /// The conversation's text id.
+        id: String,
+        /// The version.
+        version: u64,
+        /// How its messages reach its members now.
+        fanout: Fanout,
+    },
+}
+
+/// A conversation at hand, and how old what is known of it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known<'a> {
+    /// Its number.
+    pub no: ConversationNo,
+    /// Its text id.
+    pub id: &'a str,
+    /// As of this version.
+    pub version: u64,
 }
 
 /// Who is in which conversation.
@@ -263,8 +325,13 @@ pub trait Members: Send {
         wanted: &[Ensure],
         now_ms: u64,
     ) -> Result<Vec<Option<ConversationRecord>>, StoreError>;
-    /// Appends what changed since the last call, in the order of the commits.
-    fn changes(&mut self, into: &mut Vec<Change>);
+    /// Whether [`Members::changes`] wants to know which conversations the tick is about.
+    fn asks_versions(&self) -> bool {
+        false
+    }
+    /// Appends what changed, in the order of the commits: since the last call, or, where versions are asked, about
+    /// `known` since their versions.
+    fn changes(&mut self, known: &[Known<'_>], into: &mut Vec<Change>) -> Result<(), StoreError>;
 }
 
 /// Who is connected where.
@@ -291,28 +358,32 @@ pub trait PresenceView {
     fn all(&self, found: impl FnMut(UserId, ConnectionId));
 }
 
-/// The way out of the pipeline: answers and deliveries of one tick, collected for each shard.
+/// The way out of the pipeline: answers and deliveries of one tick, collected.
 pub trait Publisher: Send {
+    /// What a tick gives.
+    type Out;
     /// A tick under way.
-    type Tick<'a>: PublishTick
+    type Tick<'a>: PublishTick<Out = Self::Out>
     where
         Self: 'a;
-    /// Begins a tick; who is online is settled for all of it.
-    fn begin(&self) -> Self::Tick<'_>;
+    /// Begins a tick.
+    fn begin(&mut self) -> Self::Tick<'_>;
 }
 
 /// Answers and deliveries of one tick.
 pub trait PublishTick {
+    /// What a tick gives.
+    type Out;
     /// Adds the answer to a send.
-    fn reply(&mut self, shard: u32, reply: SendReply);
-    /// Adds a message for every connection of `members` but `origin`, which sent it. `build` is called only if
-    /// there is one.
+    fn reply(&mut self, origin: ConnectionId, reply: SendReply);
+    /// Adds a message for every connection of the members but `origin`, which sent it. `build` is called at most
+    /// once, and only if the message is needed.
     fn deliver(
         &mut self,
         origin: ConnectionId,
-        members: &MemberSet,
+        conversation: &ConversationRecord,
         build: impl FnOnce() -> Message,
     );
-    /// One batch for each shard.
-    fn finish(self) -> Vec<DeliveryBatch>;
+    /// All of it.
+    fn finish(self) -> Self::Out;
 }
