@@ -1,0 +1,192 @@
+//! Sends records; every one that is taken is accounted for exactly once.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+use super::acks::Token;
+use super::context::ProducerSide;
+use super::error::{DeliveryError, SendError, SetupError};
+use super::health::Health;
+use super::settings::Settings;
+use super::trace::{Headers, TRACEPARENT};
+
+/// How long the thread of deliveries sleeps when nothing happens: bounds how long a drop takes.
+const POLL: Duration = Duration::from_millis(50);
+
+/// An idempotent producer (`acks=all`) with a bounded queue. Any thread may send; deliveries are
+/// told on a thread of the producer's own.
+///
+/// Dropping it does not wait for records under way: they come back as
+/// [`DeliveryError::Closed`]. Call [`Producer::flush`] before, if they matter.
+#[must_use = "a producer that is dropped delivers nothing"]
+pub struct Producer {
+    inner: Arc<BaseProducer<ProducerSide>>,
+    health: Arc<Health>,
+    in_flight: Arc<InFlight>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Records taken whose delivery has not been told yet.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    records: AtomicUsize,
+    /// Held for a moment by whoever makes it zero, so that a waiting flush cannot miss it.
+    gate: Mutex<()>,
+    empty: Condvar,
+}
+
+impl InFlight {
+    fn add(&self) {
+        self.records.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn remove(&self) {
+        if self.records.fetch_sub(1, Ordering::AcqRel) == 1 {
+            drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
+            self.empty.notify_all();
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.records.load(Ordering::Acquire)
+    }
+
+    fn wait(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.count() > 0 {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
+            gate = self.empty.wait_timeout(gate, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+impl Producer {
+    /// Makes a producer; it connects in the background. `on_delivery` is called once for every
+    /// record that [`Producer::send`] took, in the order of their acknowledgement. It must be
+    /// quick: while it runs no other delivery is told.
+    ///
+    /// # Errors
+    /// A property that librdkafka does not take. An unreachable broker is no error here.
+    pub fn new(
+        settings: &Settings,
+        on_delivery: impl Fn(Token, Result<(), DeliveryError>) + Send + Sync + 'static,
+    ) -> Result<Producer, SetupError> {
+        let health = Arc::new(Health::new("producer"));
+        let in_flight = Arc::new(InFlight::default());
+        let side = ProducerSide {
+            health: Arc::clone(&health),
+            in_flight: Arc::clone(&in_flight),
+            on_delivery: Box::new(on_delivery),
+        };
+        let inner: Arc<BaseProducer<ProducerSide>> =
+            Arc::new(settings.producer()?.create_with_context(side)?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::Builder::new()
+            .name("kafka-deliveries".to_owned())
+            .spawn({
+                let (inner, stop) = (Arc::clone(&inner), Arc::clone(&stop));
+                move || serve(&inner, &stop)
+            })
+            .map_err(|error| SetupError::Client(format!("no thread for deliveries: {error}")))?;
+        Ok(Producer { inner, health, in_flight, stop, thread: Some(thread) })
+    }
+
+    /// Takes one record, without waiting. Records of one partition stay in order.
+    ///
+    /// # Errors
+    /// The record was not taken, and its delivery will not be told.
+    pub fn send(
+        &self,
+        topic: &str,
+        partition: u32,
+        key: Option<&[u8]>,
+        payload: &[u8],
+        headers: &Headers,
+        token: Token,
+    ) -> Result<(), SendError> {
+        let partition = i32::try_from(partition).map_err(|_| SendError::UnknownTopic)?;
+        let token = usize::try_from(token)
+            .map_err(|_| SendError::Other("a token of this machine has fewer bits".to_owned()))?;
+        let mut record: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(topic, token).partition(partition).payload(payload);
+        if let Some(key) = key {
+            record = record.key(key);
+        }
+        if let Some(context) = headers.traceparent {
+            let text = context.to_string();
+            let header = Header { key: TRACEPARENT, value: Some(&text) };
+            record = record.headers(OwnedHeaders::new_with_capacity(1).insert(header));
+        }
+        self.in_flight.add();
+        self.inner.send(record).map_err(|(error, _)| {
+            self.in_flight.remove();
+            self.health.count_error(error.rdkafka_error_code());
+            SendError::from(&error)
+        })
+    }
+
+    /// Records taken whose delivery has not been told yet.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.count()
+    }
+
+    /// Waits until the delivery of everything taken so far is told; false: it was not in time.
+    #[must_use]
+    pub fn flush(&self, limit: Duration) -> bool {
+        self.in_flight.wait(limit)
+    }
+
+    /// Whether a broker is connected.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.health.is_up()
+    }
+
+    /// The state of this client, for other threads to watch.
+    #[must_use]
+    pub fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.health)
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A delivery callback may own the last handle: then it is the thread itself.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer")
+            .field("in_flight", &self.in_flight())
+            .field("is_up", &self.is_up())
+            .finish_non_exhaustive()
+    }
+}
+
+fn serve(producer: &BaseProducer<ProducerSide>, stop: &AtomicBool) {
+    let health = &producer.context().health;
+    while !stop.load(Ordering::Relaxed) {
+        producer.poll(POLL);
+        if health.fatal().is_none()
+            && let Some((code, reason)) = producer.client().fatal_error()
+        {
+            health.set_fatal(format!("{code}: {reason}"));
+        }
+    }
+}
