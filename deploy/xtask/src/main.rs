@@ -4,15 +4,18 @@ mod autobahn;
 mod bench;
 mod build;
 mod callgrind;
+mod daemon;
 mod flame;
 mod fuzz;
 mod instructions;
 mod interrupt;
 mod job;
 mod pinned;
+mod ports;
 mod repo;
 mod scratch;
 mod server;
+mod servers;
 mod start;
 mod verify;
 mod web;
@@ -48,6 +51,8 @@ enum Command {
     Instructions(instructions::Args),
     /// Measure, in interleaved rounds, and write the result to bench/results.
     Bench(bench::Args),
+    /// Real Kafka, MariaDB, Redis and etcd on loopback, for the cluster form and its tests.
+    Servers(servers::Args),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +65,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Instructions(args) => instructions::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Servers(args) => servers::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,0 +1,352 @@
+//! A set of servers in a folder: started, looked at, killed, started again, ended.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use rustix::process::Signal;
+
+use super::install;
+use super::kind::Kind;
+use super::probe;
+use super::recipe::Place;
+use crate::daemon::{self, Daemon, Life, Mark};
+use crate::interrupt::Interrupt;
+use crate::ports::{Ports, is_free};
+use crate::scratch::Scratch;
+
+/// Names a folder for the servers instead of the one in the user's cache folder.
+const FOLDER_VARIABLE: &str = "CORELANE_SERVERS_DIR";
+/// All are ready within seconds; a busy machine may be slower.
+const READY_LIMIT: Duration = Duration::from_secs(120);
+/// Kafka and MariaDB put their files in order when asked to end.
+const GRACE: Duration = Duration::from_secs(30);
+const PORTS: &str = "ports.json";
+
+/// A lock between commands on the same folder. Ends with its value.
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+
+/// Servers that belong together.
+pub(crate) struct Servers {
+    folder: PathBuf,
+    /// Where jars are kept for all sets.
+    pub(super) cache: PathBuf,
+    ports: Ports,
+    kinds: Vec<Kind>,
+    life: Life,
+    /// Removed at the very end, when the set is private.
+    scratch: Option<Scratch>,
+}
+
+impl Servers {
+    /// The set of this user: started once, used by many. Servers that the environment names are
+    /// not part of it.
+    ///
+    /// # Errors
+    /// When its folder cannot be made or its file of ports is damaged.
+    pub(crate) fn shared() -> anyhow::Result<Self> {
+        let cache = cache_folder()?;
+        let folder = shared_folder()?;
+        let kinds = Kind::ALL.into_iter().filter(|kind| kind.external().is_none()).collect();
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let ports = Ports::open(&folder.join(PORTS))?;
+        Ok(Self { folder, cache, ports, kinds, life: Life::OnItsOwn, scratch: None })
+    }
+
+    /// A set of its own in a scratch folder, started. It ends with this value, and by the kernel's
+    /// hand when this process is killed; keep it on the thread that made it.
+    ///
+    /// # Errors
+    /// When something is missing, or a server is not ready in time.
+    pub(crate) fn private(
+        purpose: &str,
+        kinds: &[Kind],
+        interrupt: &Interrupt,
+        say: &mut dyn FnMut(&str),
+    ) -> anyhow::Result<Self> {
+        let scratch = Scratch::create(purpose)?;
+        let folder = scratch.path().to_path_buf();
+        let ports = Ports::open(&folder.join(PORTS))?;
+        let cache = cache_folder()?;
+        let kinds = kinds.to_vec();
+        let mut servers =
+            Self { folder, cache, ports, kinds, life: Life::WithUs, scratch: Some(scratch) };
+        servers.up(interrupt, say)?;
+        Ok(servers)
+    }
+
+    /// The folder of this set.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The servers of this set.
+    pub(crate) fn kinds(&self) -> &[Kind] {
+        &self.kinds
+    }
+
+    /// Waits until no other command works on this set.
+    ///
+    /// # Errors
+    /// When interrupted.
+    pub(crate) fn lock(&self, interrupt: &Interrupt) -> anyhow::Result<Lock> {
+        let path = self.folder.join("lock");
+        let file =
+            File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock(file)),
+                Err(TryLockError::WouldBlock) if interrupt.raised() => bail!("interrupted"),
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(50)),
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+                }
+            }
+        }
+    }
+
+    /// Starts what does not run. Returns what it started; on an error it ends that again.
+    ///
+    /// # Errors
+    /// When something is missing, a port is taken, or a server is not ready in time.
+    pub(crate) fn up(
+        &mut self,
+        interrupt: &Interrupt,
+        say: &mut dyn FnMut(&str),
+    ) -> anyhow::Result<Vec<Kind>> {
+        let mut missing = Vec::new();
+        for kind in self.kinds.clone() {
+            if self.running(kind)?.is_none() {
+                missing.push(kind);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(missing);
+        }
+        let jars = install::ensure(&missing, &self.cache, interrupt, say)?;
+        let mut places = Vec::new();
+        for kind in &missing {
+            self.kill(*kind)?; // what an earlier start left that was itself killed
+            places.push(self.place(*kind, &jars)?);
+        }
+        prepare(&places, interrupt)?;
+        let outcome = self.launch(&places, interrupt);
+        if outcome.is_err() {
+            for kind in &missing {
+                self.kill(*kind)?;
+            }
+        }
+        outcome.map(|()| missing)
+    }
+
+    fn launch(&self, places: &[Place], interrupt: &Interrupt) -> anyhow::Result<()> {
+        let mut started = Vec::new();
+        for place in places {
+            let mark = self.mark(place.kind)?;
+            started.push(daemon::spawn(&place.program()?, &mark, self.life)?);
+        }
+        for (place, daemon) in places.iter().zip(started) {
+            let (kind, port) = (place.kind, place.ports.first().copied().unwrap_or_default());
+            daemon::wait_ready(kind.name(), daemon, &place.log(), READY_LIMIT, interrupt, || {
+                probe::answers(kind, port)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Brings back one that ended, on the same ports and data. One that runs is left alone.
+    ///
+    /// # Errors
+    /// As [`Self::up`]; also when it is not part of this set.
+    pub(crate) fn start(
+        &mut self,
+        kind: Kind,
+        interrupt: &Interrupt,
+        say: &mut dyn FnMut(&str),
+    ) -> anyhow::Result<()> {
+        if !self.kinds.contains(&kind) {
+            let variable = kind.variable();
+            bail!("{} is not ours to start: {variable} names another server", kind.name());
+        }
+        if self.running(kind)?.is_some() {
+            return Ok(());
+        }
+        let jars = install::ensure(&[kind], &self.cache, interrupt, say)?;
+        self.kill(kind)?;
+        let place = self.place(kind, &jars)?;
+        prepare(std::slice::from_ref(&place), interrupt)?;
+        let outcome = self.launch(&[place], interrupt);
+        if outcome.is_err() {
+            self.kill(kind)?;
+        }
+        outcome
+    }
+
+    /// The process of a server, if it runs.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub(crate) fn running(&self, kind: Kind) -> anyhow::Result<Option<Daemon>> {
+        daemon::find(&self.mark(kind)?)
+    }
+
+    /// The port clients use, once it was chosen.
+    pub(crate) fn port(&self, kind: Kind) -> Option<u16> {
+        self.ports.get(kind.name())?.first().copied()
+    }
+
+    /// The address for clients: the one in the environment, or ours.
+    ///
+    /// # Errors
+    /// When it was never started.
+    pub(crate) fn address(&self, kind: Kind) -> anyhow::Result<String> {
+        if !self.kinds.contains(&kind)
+            && let Some(address) = kind.external()
+        {
+            return Ok(address);
+        }
+        let port = self.port(kind).with_context(|| {
+            format!("{} was never started; run: cargo xtask servers up", kind.name())
+        })?;
+        Ok(kind.address(port))
+    }
+
+    /// Ends one by force (SIGKILL), with all it forked, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn kill(&self, kind: Kind) -> anyhow::Result<()> {
+        self.processes(kind)?.into_iter().try_for_each(Daemon::kill)
+    }
+
+    /// A server, what it forked, and tools still at work on its data folder.
+    fn processes(&self, kind: Kind) -> anyhow::Result<Vec<Daemon>> {
+        let mut found = daemon::find_all(&self.tools_mark(kind)?)?;
+        found.extend(daemon::find_all(&self.mark(kind)?)?);
+        Ok(found)
+    }
+
+    /// Sends one a signal, such as SIGSTOP and SIGCONT.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub(crate) fn signal(&self, kind: Kind, signal: Signal) -> anyhow::Result<()> {
+        let daemon = self.running(kind)?.ok_or_else(|| anyhow!("{} does not run", kind.name()))?;
+        if daemon.signal(signal)? { Ok(()) } else { bail!("{} ended", kind.name()) }
+    }
+
+    /// Ends all: asks all at once, waits, then forces. Data and ports stay.
+    ///
+    /// # Errors
+    /// When one does not end.
+    pub(crate) fn down(&self) -> anyhow::Result<()> {
+        // Whatever carries our mark, named by the environment now or not.
+        let mut running = Vec::new();
+        for kind in Kind::ALL {
+            running.extend(self.processes(kind)?);
+        }
+        for daemon in &running {
+            if daemon.signal(Signal::TERM)? {
+                daemon.signal(Signal::CONT)?;
+            }
+        }
+        let deadline = Instant::now() + GRACE;
+        for daemon in running {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !daemon.wait(left)? {
+                daemon.kill()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Throws away data and ports of a set that is down.
+    ///
+    /// # Errors
+    /// When something of it cannot be removed.
+    pub(crate) fn forget(&self) -> anyhow::Result<()> {
+        for kind in Kind::ALL {
+            remove(&self.folder.join(kind.name()))?;
+        }
+        remove(&self.folder.join(PORTS))
+    }
+
+    fn mark(&self, kind: Kind) -> anyhow::Result<Mark> {
+        Mark::new(&self.folder, kind.name())
+    }
+
+    fn tools_mark(&self, kind: Kind) -> anyhow::Result<Mark> {
+        Mark::new(&self.folder, &format!("{} tools", kind.name()))
+    }
+
+    fn place(&mut self, kind: Kind, jars: &Path) -> anyhow::Result<Place> {
+        let ports = self.ports.choose(kind.name(), kind.ports())?;
+        if let Some(port) = ports.iter().find(|port| !is_free(**port)) {
+            bail!(
+                "port {port} of {} is used by another process (ports are kept in {}); end that \
+                 one, or give up data and ports with: cargo xtask servers down --forget",
+                kind.name(),
+                self.folder.join(PORTS).display()
+            );
+        }
+        let folder = self.folder.join(kind.name());
+        // Kafka and Redis would take a quote or a line's end in a path for their own.
+        let odd = |c: char| c.is_control() || "\"\\".contains(c);
+        if folder.to_str().is_none_or(|path| path.contains(odd)) {
+            bail!("{FOLDER_VARIABLE}: {} has unusual characters", folder.display());
+        }
+        let tools = self.tools_mark(kind)?;
+        Ok(Place { kind, folder, ports, jars: jars.to_path_buf(), tools })
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        if self.scratch.is_some() {
+            for kind in &self.kinds {
+                let _ = self.kill(*kind);
+            }
+        }
+    }
+}
+
+/// Prepares several side by side: the tools of Kafka and MariaDB take seconds each.
+fn prepare(places: &[Place], interrupt: &Interrupt) -> anyhow::Result<()> {
+    thread::scope(|scope| {
+        let prepare = |place| scope.spawn(move || Place::prepare(place, interrupt));
+        let threads: Vec<_> = places.iter().map(prepare).collect();
+        // All are waited for, then the first error counts.
+        let outcomes: Vec<_> = threads.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        for (place, outcome) in places.iter().zip(outcomes) {
+            let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("preparing panicked")));
+            outcome.with_context(|| format!("cannot prepare {}", place.kind.name()))?;
+        }
+        Ok(())
+    })
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    let outcome = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match outcome {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn cache_folder() -> anyhow::Result<PathBuf> {
+    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    let cache = named.filter(|path| path.is_absolute()).or_else(home);
+    Ok(cache.context("neither HOME nor XDG_CACHE_HOME is set")?.join("corelane"))
+}
+
+fn shared_folder() -> anyhow::Result<PathBuf> {
+    match std::env::var_os(FOLDER_VARIABLE).filter(|value| !value.is_empty()) {
+        Some(folder) => std::path::absolute(folder).context("cannot read the current folder"),
+        None => Ok(cache_folder()?.join("servers")),
+    }
+}
