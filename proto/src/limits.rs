@@ -26,3 +26,10 @@ pub const MEMBERS_LIMIT_DEFAULT: u32 = 100;
 pub const MEMBERS_LIMIT_MAX: u32 = 1000;
 /// Most members one create call may name.
 pub const CREATE_MEMBERS_MAX: usize = 1000;
+
+/// Most resume points of one login.
+pub const RESUME_POINTS_MAX: usize = 100;
+/// Most messages that one login brings back, over all its resume points.
+pub const RESUME_MESSAGES_MAX: u64 = 1000;
+/// Longest resume token in bytes.
+pub const RESUME_TOKEN_MAX_BYTES: usize = 128;

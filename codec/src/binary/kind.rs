@@ -90,6 +90,8 @@ kinds! {
     Lagged = 0x14, "LAGGED", FromServer;
     /// The server is about to close.
     Goaway = 0x15, "GOAWAY", FromServer;
+    /// What happened in a conversation while the client was away.
+    Resumed = 0x16, "RESUMED", FromServer;
 }
 
 impl Kind {

@@ -38,6 +38,8 @@ pub const GOAWAY: u32 = 11;
 pub const EVENT: u32 = 12;
 /// Move the read position.
 pub const READ: u32 = 13;
+/// What happened while the client was away (server).
+pub const RESUMED: u32 = 14;
 
 /// A refusal of something that never became a request.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -184,6 +186,7 @@ pub fn call_reply(out: &mut Vec<u8>, wire: Wire, reply: &CallReply) {
         Reply::Conversation(body) => binary(out, wire, Kind::Conversation, body),
         Reply::Members(body) => binary(out, wire, Kind::Members, body),
         Reply::Read(body) => binary(out, wire, Kind::ReadReply, body),
+        Reply::Resumed(body) => binary(out, wire, Kind::Resumed, body),
         Reply::Welcome(_) | Reply::Failure(_) => {}
     }
 }

@@ -1,7 +1,9 @@
 //! The JSON form, inbound: one text message is one request.
 
 use proto::error::ErrorCode;
-use proto::v1::{CreateConversation, Hello, ListMembers, Membership, Pull, Read, Send, Sync, call};
+use proto::v1::{
+    CreateConversation, Hello, ListMembers, Membership, Pull, Read, ResumePoint, Send, Sync, call,
+};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -56,6 +58,17 @@ struct Payload<'a> {
     name: Option<&'a RawValue>,
     #[serde(borrow)]
     members: Option<&'a RawValue>,
+    #[serde(borrow)]
+    resume_token: Option<&'a RawValue>,
+    #[serde(borrow)]
+    resume: Option<&'a RawValue>,
+}
+
+/// The last message a client has of a conversation.
+#[derive(Deserialize)]
+struct Point {
+    conversation_id: String,
+    seq: u64,
 }
 
 /// Reads one request.
@@ -130,8 +143,18 @@ fn payload<'a>(request: &Request<'a>) -> Outcome<Payload<'a>> {
 
 fn login(request_id: u32, request: &Request<'_>) -> Outcome<Command> {
     let payload = payload(request)?;
+    let resume_token: String = optional(payload.resume_token, "payload.resume_token", "a string")?;
+    let token = if resume_token.is_empty() { required } else { optional };
+    let resume: Vec<Point> = optional(
+        payload.resume,
+        "payload.resume",
+        "a list of {\"conversation_id\":\"..\",\"seq\":N}",
+    )?;
+    let point = |Point { conversation_id, seq }| ResumePoint { conversation_id, seq };
     let hello = Hello {
-        token: required(payload.token, "payload.token", "a string")?,
+        token: token(payload.token, "payload.token", "a string")?,
+        resume_token,
+        resume: resume.into_iter().map(point).collect(),
         device_id: optional(payload.device_id, "payload.device_id", "a string")?,
         device_class: optional(payload.device_class, "payload.device_class", "a string")?,
         ..Hello::default()
@@ -245,6 +268,19 @@ mod tests {
             panic!("{pull:?}")
         };
         assert_eq!((pull.cursor_seq, pull.limit, pull.backward), (100, 0, false));
+    }
+
+    #[test]
+    fn a_login_may_bring_a_resume_token_and_points() {
+        let text = r#"{"cmd":1,"payload":{"resume_token":"r","resume":[{"conversation_id":"g","seq":7}]}}"#;
+        let Ok(Command::Login(Login { hello, .. })) = decode(text) else { panic!() };
+        assert_eq!((hello.token.as_str(), hello.resume_token.as_str()), ("", "r"));
+        let point = ResumePoint { conversation_id: "g".into(), seq: 7 };
+        assert_eq!(hello.resume, [point]);
+        for resume in [r#"{}"#, r#"[{"seq":1}]"#, r#"[{"conversation_id":"g","seq":-1}]"#] {
+            let text = format!(r#"{{"cmd":1,"payload":{{"token":"t","resume":{resume}}}}}"#);
+            assert!(refusal(&text).failure.detail.contains("payload.resume"), "{text}");
+        }
     }
 
     #[test]

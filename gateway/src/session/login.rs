@@ -1,7 +1,10 @@
 //! Logging in: the logic service is asked, and input waits for its answer.
 
 use proto::error::{ErrorCode, close_code};
-use proto::limits::{DEVICE_CLASS_MAX_BYTES, DEVICE_ID_MAX_BYTES, TOKEN_MAX_BYTES};
+use proto::limits::{
+    DEVICE_CLASS_MAX_BYTES, DEVICE_ID_MAX_BYTES, RESUME_POINTS_MAX, RESUME_TOKEN_MAX_BYTES,
+    TOKEN_MAX_BYTES,
+};
 use proto::v1::{Call, Failure, Hello, Welcome, call};
 
 use super::deflate::Takeover;
@@ -100,6 +103,12 @@ impl Session {
 }
 
 fn check(hello: &Hello) -> Option<&'static str> {
+    if hello.resume_token.len() > RESUME_TOKEN_MAX_BYTES {
+        return Some("the resume token is too long");
+    }
+    if hello.resume.len() > RESUME_POINTS_MAX {
+        return Some("resume must name at most 100 conversations");
+    }
     if hello.token.len() > TOKEN_MAX_BYTES {
         return Some("the token is too long");
     }

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::grant::Identity;
 use super::password::{self, Passwords};
+use super::resume::ResumeTokens;
 use super::token::{TokenError, Tokens};
 use crate::domain::UserId;
 use crate::ports::{Backend, Clock, NewUser, RefreshToken, Refreshed, User};
@@ -18,6 +19,8 @@ use crate::store::failure;
 
 /// Longest nickname in bytes.
 const NICKNAME_MAX_BYTES: usize = 128;
+/// How long a resume token is good, in seconds: long enough for a train in a tunnel, not for a stolen device.
+const RESUME_LIFETIME_S: u64 = 3600;
 /// Random bytes in a refresh token.
 const REFRESH_BYTES: usize = 32;
 
@@ -47,6 +50,7 @@ pub(crate) struct Session {
 pub(crate) struct Accounts {
     store: Arc<dyn Backend>,
     tokens: Tokens,
+    resume: ResumeTokens,
     passwords: Passwords,
     clock: Arc<dyn Clock>,
     refresh_lifetime_ms: u64,
@@ -64,6 +68,7 @@ impl Accounts {
     ) -> Self {
         Self {
             store,
+            resume: ResumeTokens::new(tokens.secret(), RESUME_LIFETIME_S),
             tokens,
             passwords,
             clock,
@@ -90,18 +95,40 @@ impl Accounts {
     pub(crate) fn authenticate_all(
         &self,
         tokens: &[&str],
-    ) -> Vec<Result<(UserId, String), Failure>> {
-        let identities = self.tokens.verify_all(tokens);
+    ) -> Vec<Result<(Identity, String), Failure>> {
+        let unauthenticated =
+            |error: TokenError| ErrorCode::Unauthenticated.failure(error.to_string());
+        let identities = self.tokens.verify_all(tokens).into_iter();
+        self.identify_all(identities.map(|identity| identity.map_err(unauthenticated)).collect())
+    }
+
+    /// The users of resume tokens, like [`Accounts::authenticate_all`].
+    pub(crate) fn resume_all(&self, tokens: &[&str]) -> Vec<Result<(Identity, String), Failure>> {
+        let now_ms = self.clock.now_ms();
+        let refused = || ErrorCode::Unauthenticated.failure("the resume token is not valid");
+        let one = |token: &&str| self.resume.check(token, now_ms).ok_or_else(refused);
+        self.identify_all(tokens.iter().map(one).collect())
+    }
+
+    /// A token with which this user may come back without an access token.
+    pub(crate) fn resume_token(&self, identity: Identity) -> String {
+        self.resume.issue(identity, self.clock.now_ms())
+    }
+
+    /// Names those who are still let in; the store is asked once for all of them.
+    fn identify_all(
+        &self,
+        identities: Vec<Result<Identity, Failure>>,
+    ) -> Vec<Result<(Identity, String), Failure>> {
         let good: Vec<UserId> = identities.iter().flatten().map(|identity| identity.user).collect();
         let users = self.store.names_and_epochs(&good).map_err(|error| failure(&error));
         let mut users = users.map(Vec::into_iter);
-        let unauthenticated = |detail: String| ErrorCode::Unauthenticated.failure(detail);
-        let one = |identity: Result<Identity, TokenError>| {
-            let identity = identity.map_err(|error| unauthenticated(error.to_string()))?;
+        let one = |identity: Result<Identity, Failure>| {
+            let identity = identity?;
             let user = users.as_mut().map_err(|error| error.clone())?.next().flatten();
             let user = user.filter(|(_, epoch)| *epoch == identity.epoch);
             let (username, _) = user.ok_or_else(revoked)?;
-            Ok((identity.user, username))
+            Ok((identity, username))
         };
         identities.into_iter().map(one).collect()
     }

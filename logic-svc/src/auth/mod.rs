@@ -6,8 +6,11 @@ pub(crate) mod accounts;
 mod grant;
 pub(crate) mod keys;
 pub(crate) mod password;
+mod resume;
 pub(crate) mod token;
 mod verified;
+
+pub(crate) use grant::Identity;
 
 /// Why the parts of this room could not be set up.
 #[derive(Debug, thiserror::Error)]

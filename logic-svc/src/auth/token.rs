@@ -90,6 +90,11 @@ impl Tokens {
         self.lifetime_s
     }
 
+    /// What only services that sign tokens know; for keys derived from it.
+    pub(super) fn secret(&self) -> &[u8] {
+        self.keys.signing().signing.as_bytes()
+    }
+
     /// The public keys as a JSON Web Key Set.
     #[must_use]
     pub(crate) fn public_keys(&self) -> serde_json::Value {

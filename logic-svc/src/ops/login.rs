@@ -3,11 +3,12 @@
 use proto::error::{ErrorCode, close_code};
 use proto::ids::check_username;
 use proto::limits::{DEVICE_CLASS_MAX_BYTES, DEVICE_ID_MAX_BYTES};
-use proto::v1::{CallReply, Failure, Hello, Welcome, call_reply};
+use proto::v1::{CallReply, Failure, Hello, ResumePoint, Welcome, call_reply};
 
 use super::logouts::Since;
 use super::{Operations, Result};
-use crate::auth::accounts::revoked;
+use crate::auth::Identity;
+use crate::auth::accounts::{Accounts, revoked};
 use crate::domain::UserId;
 use crate::domain::delivery::ConnectionId;
 use crate::ports::{Ended, Login, SessionChange, command};
@@ -43,13 +44,14 @@ pub(crate) enum ConnectionChange {
 struct Known {
     user: UserId,
     username: String,
-    /// Whether a token told, which a logout voids.
-    by_token: bool,
+    /// What a token told, which a logout voids; `None`: by mere name.
+    by_token: Option<Identity>,
 }
 
 /// What a connection says it is.
 enum Claimed<'a> {
     Token(&'a str),
+    Resume(&'a str),
     Name(&'a str),
 }
 
@@ -68,7 +70,7 @@ impl Operations {
         let known = self.identify_all(&changes);
         let now_ms = self.clock.now_ms();
         let most = self.settings.max_connections_per_user;
-        let mut work = Work { logins: Vec::with_capacity(known.len()), replaced: Vec::new() };
+        let mut work = Work { logins: Vec::with_capacity(known.len()), ..Work::default() };
         let mut given = Some((changes, known));
         let shared = std::cell::RefCell::new(&mut work);
         let mut plan = || {
@@ -89,8 +91,13 @@ impl Operations {
         if let Err(error) = changed {
             let failed = failure(&error);
             let mut work = shared.borrow_mut();
-            work.logins.iter_mut().for_each(|(_, known)| *known = Err(failed.clone()));
+            work.logins.iter_mut().for_each(|login| login.known = Err(failed.clone()));
             answer(work.answers(|admitted| self.answer(admitted, now_ms)));
+        }
+        for Resuming { connection, user, points } in std::mem::take(&mut work.resuming) {
+            let resumed = self.resume(user, &points).into_iter();
+            let reply = |resumed| reply(connection, call_reply::Reply::Resumed(resumed));
+            answer(resumed.map(reply).collect());
         }
         if !work.replaced.is_empty() {
             let told = |old| ended(old, close_code::REPLACED, "the same device logged in again");
@@ -115,18 +122,21 @@ impl Operations {
             ConnectionChange::Closed { .. } => None,
         });
         let claimed: Vec<Result<Claimed<'_>>> = logins.map(|hello| self.claimed(hello)).collect();
-        let (mut tokens, mut names) = (Vec::new(), Vec::new());
+        let (mut tokens, mut resumes, mut names) = (Vec::new(), Vec::new(), Vec::new());
         for claim in claimed.iter().flatten() {
             match claim {
                 Claimed::Token(token) => tokens.push(*token),
+                Claimed::Resume(token) => resumes.push(*token),
                 Claimed::Name(name) => names.push(*name),
             }
         }
-        let mut by_token = self.by_token(&tokens).into_iter();
+        let mut by_token = self.by_token(&tokens, Accounts::authenticate_all).into_iter();
+        let mut by_resume = self.by_token(&resumes, Accounts::resume_all).into_iter();
         let mut by_name = self.by_name(&names).into_iter();
         let lost = || Err(ErrorCode::Internal.failure("a login went astray"));
         let who = |claim: Result<Claimed<'_>>| match claim? {
             Claimed::Token(_) => by_token.next().unwrap_or_else(lost),
+            Claimed::Resume(_) => by_resume.next().unwrap_or_else(lost),
             Claimed::Name(_) => by_name.next().unwrap_or_else(lost),
         };
         claimed.into_iter().map(who).collect()
@@ -142,6 +152,9 @@ impl Operations {
         if !hello.token.is_empty() {
             return Ok(Claimed::Token(&hello.token));
         }
+        if !hello.resume_token.is_empty() {
+            return Ok(Claimed::Resume(&hello.resume_token));
+        }
         if !self.settings.dev_login || hello.dev_user.is_empty() {
             return Err(ErrorCode::Unauthenticated.failure("a token is needed"));
         }
@@ -149,12 +162,20 @@ impl Operations {
         Ok(Claimed::Name(&hello.dev_user))
     }
 
-    fn by_token(&self, tokens: &[&str]) -> Vec<Result<Known>> {
+    fn by_token(
+        &self,
+        tokens: &[&str],
+        ask: impl Fn(&Accounts, &[&str]) -> Vec<Result<(Identity, String)>>,
+    ) -> Vec<Result<Known>> {
         if tokens.is_empty() {
             return Vec::new();
         }
-        let users = self.accounts.authenticate_all(tokens).into_iter();
-        let known = |(user, username)| Known { user, username, by_token: true };
+        let users = ask(&self.accounts, tokens).into_iter();
+        let known = |(identity, username): (Identity, String)| Known {
+            user: identity.user,
+            username,
+            by_token: Some(identity),
+        };
         users.map(|user| user.map(known)).collect()
     }
 
@@ -166,7 +187,7 @@ impl Operations {
         match self.store.ensure_users(names, self.clock.now_ms()) {
             Ok(users) => {
                 let known = |(user, name): (UserId, &&str)| {
-                    Ok(Known { user, username: (*name).to_owned(), by_token: false })
+                    Ok(Known { user, username: (*name).to_owned(), by_token: None })
                 };
                 users.into_iter().zip(names).map(known).collect()
             }
@@ -179,12 +200,15 @@ impl Operations {
 
     fn answer(&self, admitted: Result<Known>, now_ms: u64) -> call_reply::Reply {
         match admitted {
-            Ok(Known { user, username, .. }) => call_reply::Reply::Welcome(Welcome {
+            Ok(Known { user, username, by_token }) => call_reply::Reply::Welcome(Welcome {
                 user_id: user,
                 username,
                 heartbeat_ms: self.settings.heartbeat_ms,
                 features: 0,
                 server_time_ms: now_ms,
+                // Whoever may log in by name needs none.
+                resume_token: by_token
+                    .map_or_else(String::new, |who| self.accounts.resume_token(who)),
             }),
             Err(failure) => call_reply::Reply::Failure(failure),
         }
@@ -194,7 +218,7 @@ impl Operations {
 /// Refuses whoever logged out since the tokens were looked at.
 fn still_good(known: Known, logged_out: &Since) -> Result<Known> {
     match logged_out {
-        _ if !known.by_token => Ok(known),
+        _ if known.by_token.is_none() => Ok(known),
         Since::Users(users) if users.contains(&known.user) => Err(revoked()),
         Since::Users(_) => Ok(known),
         Since::Unknown => Err(ErrorCode::Busy.retry_after(1000, "very many users are logging out")),
@@ -202,11 +226,29 @@ fn still_good(known: Known, logged_out: &Since) -> Result<Known> {
 }
 
 /// The logins of one tick on their way.
+#[derive(Default)]
 struct Work {
-    /// Each with its connection, in their order; first who it is, then what became of it.
-    logins: Vec<(ConnectionId, Result<Known>)>,
+    /// In their order.
+    logins: Vec<Entering>,
     /// Connections whose place was taken.
     replaced: Vec<ConnectionId>,
+    /// Those who were let in and want to know what they missed.
+    resuming: Vec<Resuming>,
+}
+
+/// One login.
+struct Entering {
+    connection: ConnectionId,
+    points: Vec<ResumePoint>,
+    /// First who it is, then what became of it.
+    known: Result<Known>,
+}
+
+/// Somebody who is back.
+struct Resuming {
+    connection: ConnectionId,
+    user: UserId,
+    points: Vec<ResumePoint>,
 }
 
 impl Work {
@@ -229,11 +271,11 @@ impl Work {
             };
             let known = known.next().unwrap_or_else(|| Err(revoked()));
             let known = known.and_then(|known| still_good(known, logged_out));
+            let Hello { device_id, device_class, resume: points, .. } = hello;
             if let Ok(Known { user, .. }) = known {
-                let Hello { device_id, device_class, .. } = hello;
                 planned.push(SessionChange::Login { user, connection, device_id, device_class });
             }
-            self.logins.push((connection, known));
+            self.logins.push(Entering { connection, points, known });
         }
         planned
     }
@@ -241,7 +283,7 @@ impl Work {
     /// Takes in what became of the logins that were planned.
     fn settle(&mut self, outcomes: Vec<Login>, most: usize) {
         let mut outcomes = outcomes.into_iter();
-        for (_, known) in self.logins.iter_mut().filter(|(_, known)| known.is_ok()) {
+        for Entering { known, .. } in self.logins.iter_mut().filter(|login| login.known.is_ok()) {
             match outcomes.next() {
                 Some(Login::Added) => {}
                 Some(Login::Replaced(old)) => self.replaced.push(old),
@@ -256,7 +298,14 @@ impl Work {
     }
 
     fn answers(&mut self, answer: impl Fn(Result<Known>) -> call_reply::Reply) -> Vec<CallReply> {
-        self.logins.drain(..).map(|(connection, known)| reply(connection, answer(known))).collect()
+        let Self { logins, resuming, .. } = self;
+        let one = |Entering { connection, points, known }| {
+            if let (Ok(Known { user, .. }), false) = (&known, points.is_empty()) {
+                resuming.push(Resuming { connection, user: *user, points });
+            }
+            reply(connection, answer(known))
+        };
+        logins.drain(..).map(one).collect()
     }
 }
 
@@ -288,7 +337,11 @@ mod tests {
 
     #[test]
     fn a_logout_voids_what_a_token_told_and_not_a_name() {
-        let known = |by_token| Known { user: 7, username: "alice".to_owned(), by_token };
+        let known = |by_token: bool| Known {
+            user: 7,
+            username: "alice".to_owned(),
+            by_token: by_token.then_some(Identity { user: 7, epoch: 0 }),
+        };
         let outcome = |by_token, since: &Since| {
             still_good(known(by_token), since).map(|known| known.user).map_err(|f| f.name)
         };

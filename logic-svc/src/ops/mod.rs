@@ -7,6 +7,7 @@ mod events;
 mod login;
 mod logouts;
 mod pull;
+mod resume;
 mod sync;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use proto::v1::{self, Failure, call_reply::Reply};
 use serde::Serialize;
 use serde::ser::Serializer;
 
-use super::{EVENT, LOGIN, PUSH, SEND};
+use super::{EVENT, LOGIN, PUSH, RESUMED, SEND};
 
 /// Hands out an empty buffer that is kept from call to call.
 pub(super) fn with_scratch<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
@@ -81,6 +81,8 @@ struct WelcomePayload<'a> {
     username: &'a str,
     heartbeat_ms: u32,
     server_time_ms: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    resume_token: &'a str,
 }
 
 pub(super) fn welcome(out: &mut Vec<u8>, id: u32, welcome: &v1::Welcome) {
@@ -89,6 +91,7 @@ pub(super) fn welcome(out: &mut Vec<u8>, id: u32, welcome: &v1::Welcome) {
         username: &welcome.username,
         heartbeat_ms: welcome.heartbeat_ms,
         server_time_ms: welcome.server_time_ms,
+        resume_token: &welcome.resume_token,
     };
     write(out, &Answer { cmd: LOGIN, code: 0, id, conversation_id: "", payload });
 }
@@ -314,6 +317,22 @@ struct ReadFrame<'a> {
     read_seq: u64,
 }
 
+#[derive(Serialize)]
+struct ResumedFrame<'a> {
+    cmd: u32,
+    conversation_id: &'a str,
+    recovered: bool,
+    max_seq: u64,
+    payload: Vec<Item<'a>>,
+}
+
+fn resumed(out: &mut Vec<u8>, resumed: &v1::Resumed) {
+    let v1::Resumed { conversation_id, recovered, max_seq, items } = resumed;
+    let (recovered, max_seq) = (*recovered, *max_seq);
+    let payload = items.iter().map(Item).collect();
+    write(out, &ResumedFrame { cmd: RESUMED, conversation_id, recovered, max_seq, payload });
+}
+
 pub(super) fn call_reply(out: &mut Vec<u8>, cmd: u32, id: u32, reply: &Reply) {
     match reply {
         Reply::Page(page) => write(
@@ -380,6 +399,7 @@ pub(super) fn call_reply(out: &mut Vec<u8>, cmd: u32, id: u32, reply: &Reply) {
                 },
             );
         }
+        Reply::Resumed(body) => resumed(out, body),
         Reply::Welcome(_) | Reply::Failure(_) => {}
     }
 }
