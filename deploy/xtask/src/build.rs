@@ -27,6 +27,8 @@ pub(crate) struct Binary {
 pub(crate) const CORELANE: Binary = Binary { package: "standalone", name: "corelane" };
 /// The gateway, here for its echo mode.
 pub(crate) const GATEWAY: Binary = Binary { package: "gateway", name: "gateway" };
+/// The logic service of the cluster form.
+pub(crate) const LOGIC: Binary = Binary { package: "logic-svc", name: "logic-svc" };
 /// The load generator.
 pub(crate) const LOADGEN: Binary = Binary { package: "loadgen", name: "loadgen" };
 /// The measuring client.
@@ -95,6 +97,60 @@ pub(crate) fn build_apart(
     run(command, binary, interrupt)
 }
 
+/// Builds several binaries (release) with these features in one go, so that what they share is
+/// built once. Their paths, in the order given.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn build_together(
+    repo: &Repo,
+    binaries: &[Binary],
+    features: &[&str],
+    interrupt: &Interrupt,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let mut command = Command::new(cargo());
+    command
+        .current_dir(repo.root())
+        .args(["build", "--locked", "--release", "--features", &features.join(",")])
+        .arg("--message-format=json-render-diagnostics")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
+    for binary in binaries {
+        command.args(["--package", binary.package, "--bin", binary.name]);
+    }
+    let mut built = vec![None; binaries.len()];
+    let ending = job::run(&mut command, LIMIT, interrupt, |line| {
+        let Line::Out(text) = line else { return };
+        for (binary, path) in binaries.iter().zip(&mut built) {
+            *path = executable(&text, binary.name).or(path.take());
+        }
+    })?;
+    ending.check("building the cluster form")?;
+    let found = |(binary, path): (&Binary, Option<PathBuf>)| {
+        path.with_context(|| format!("cargo built no binary named {}", binary.name))
+    };
+    binaries.iter().zip(built).map(found).collect()
+}
+
+/// Whether a package of this workspace has a cargo feature.
+///
+/// # Errors
+/// When its manifest cannot be read.
+pub(crate) fn has_feature(repo: &Repo, package: &str, feature: &str) -> anyhow::Result<bool> {
+    let path = repo.path(package).join("Cargo.toml");
+    let manifest = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(names_feature(&manifest, feature))
+}
+
+/// Whether a manifest's section of features names this one.
+pub(crate) fn names_feature(manifest: &str, feature: &str) -> bool {
+    let section = manifest.split("\n[").find(|section| section.starts_with("features]"));
+    section.is_some_and(|section| {
+        section.lines().any(|line| line.split('=').next().is_some_and(|key| key.trim() == feature))
+    })
+}
+
 fn command(repo: &Repo, binary: Binary, profile: &str) -> Command {
     let mut command = Command::new(cargo());
     command
@@ -128,6 +184,15 @@ fn executable(message: &str, name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_feature_is_seen_in_its_section_only() {
+        let manifest =
+            "[package]\nname = \"x\"\n[features]\ncluster = [\"dep:y\"]\n[lints]\nz = 1\n";
+        assert!(names_feature(manifest, "cluster"));
+        assert!(!names_feature(manifest, "z"));
+        assert!(!names_feature("[dependencies]\ncluster = \"1\"\n", "cluster"));
+    }
 
     #[test]
     fn the_announced_binary_is_found() {

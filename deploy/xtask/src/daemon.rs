@@ -143,25 +143,10 @@ impl Daemon {
         Ok(true)
     }
 
-    /// Asks it to end, waits, then forces.
-    ///
-    /// # Errors
-    /// When the kernel refuses, or it does not even end by force.
-    pub(crate) fn end(self, grace: Duration) -> anyhow::Result<()> {
-        if self.signal(Signal::TERM)? {
-            // One that was stopped would not hear the request.
-            self.signal(Signal::CONT)?;
-        }
-        if self.wait(grace)? {
-            return Ok(());
-        }
-        self.kill()
-    }
-
     /// Ends it by force and waits until it is gone.
     ///
     /// # Errors
-    /// As [`Self::end`].
+    /// When the kernel refuses, or it does not even end by force.
     pub(crate) fn kill(self) -> anyhow::Result<()> {
         self.signal(Signal::KILL)?;
         if !self.wait(Duration::from_secs(10))? {
@@ -234,6 +219,12 @@ pub(crate) fn spawn(program: &Program, mark: &Mark, life: Life) -> anyhow::Resul
     if life == Life::WithUs {
         command.args(["setpriv", "--pdeathsig", "KILL"]);
     }
+    // Settings in our own environment would speak over the files that these are started with.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CORELANE_")) {
+            command.env_remove(name);
+        }
+    }
     command
         .arg(&program.path)
         .args(&program.arguments)
@@ -281,6 +272,37 @@ pub(crate) fn wait_ready(
         }
         thread::sleep(TICK);
     }
+}
+
+/// Whether a log has a line, complete and at or after `from`, for which `wanted` holds.
+pub(crate) fn said(log: &Path, from: u64, wanted: impl Fn(&str) -> bool) -> bool {
+    let mut bytes = Vec::new();
+    let read = File::open(log).and_then(|mut file| {
+        file.seek(SeekFrom::Start(from))?;
+        file.read_to_end(&mut bytes)
+    });
+    let text = String::from_utf8_lossy(&bytes);
+    read.is_ok() && text.split_inclusive('\n').any(|line| line.ends_with('\n') && wanted(line))
+}
+
+/// Ends several: asks all at once, waits, then forces.
+///
+/// # Errors
+/// As [`Daemon::kill`].
+pub(crate) fn end_all(daemons: &[Daemon], grace: Duration) -> anyhow::Result<()> {
+    for daemon in daemons {
+        if daemon.signal(Signal::TERM)? {
+            // One that was stopped would not hear the request.
+            daemon.signal(Signal::CONT)?;
+        }
+    }
+    let deadline = Instant::now() + grace;
+    for daemon in daemons {
+        if !daemon.wait(deadline.saturating_duration_since(Instant::now()))? {
+            daemon.kill()?;
+        }
+    }
+    Ok(())
 }
 
 /// The last lines of a log, each on a line of its own.
@@ -384,7 +406,7 @@ mod tests {
         assert_eq!(find(&mark).unwrap(), Some(daemon), "the parent comes first");
         assert_eq!(find(&other).unwrap(), None);
         for process in find_all(&mark).unwrap() {
-            process.end(Duration::from_secs(5)).unwrap();
+            end_all(&[process], Duration::from_secs(5)).unwrap();
         }
         assert!(!daemon.runs());
         assert_eq!(find_all(&mark).unwrap(), []);

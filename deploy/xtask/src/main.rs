@@ -4,6 +4,7 @@ mod autobahn;
 mod bench;
 mod build;
 mod callgrind;
+mod cluster;
 mod daemon;
 mod flame;
 mod fuzz;
@@ -53,6 +54,8 @@ enum Command {
     Bench(bench::Args),
     /// Real Kafka, MariaDB, Redis and etcd on loopback, for the cluster form and its tests.
     Servers(servers::Args),
+    /// The cluster form on this machine: servers, gateways and logic services.
+    Cluster(cluster::Args),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Instructions(args) => instructions::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Servers(args) => servers::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -81,7 +81,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         Action::Down { forget } => {
             let _lock = servers.lock(&interrupt)?;
-            servers.down()?;
+            servers.down(&Kind::ALL)?;
             if *forget {
                 servers.forget()?;
             }
@@ -100,14 +100,32 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Runs a command beside a private set.
 fn run_with_own(command: &[String], interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
-    let (program, arguments) = command.split_first().context("which command?")?;
     let mut say = |line: &str| eprintln!("{line}");
     let servers = Servers::private("servers-run", &Kind::ALL, interrupt, &mut say)?;
+    run_command(command, &test_environment(&servers)?, interrupt)
+}
+
+/// Where tests find these servers, as variables of their environment.
+///
+/// # Errors
+/// When one was never started.
+pub(crate) fn test_environment(servers: &Servers) -> anyhow::Result<Vec<(&'static str, String)>> {
+    Kind::ALL.into_iter().map(|kind| Ok((kind.test_variable(), servers.address(kind)?))).collect()
+}
+
+/// Runs a command with further variables; its output is ours, and so is its exit code.
+///
+/// # Errors
+/// When it cannot be started or is interrupted.
+pub(crate) fn run_command(
+    command: &[String],
+    environment: &[(&'static str, String)],
+    interrupt: &Interrupt,
+) -> anyhow::Result<ExitCode> {
+    let (program, arguments) = command.split_first().context("which command?")?;
     let mut command = Command::new(program);
     command.args(arguments).stdout(Stdio::inherit()).stderr(Stdio::inherit());
-    for kind in Kind::ALL {
-        command.env(kind.test_variable(), servers.address(kind)?);
-    }
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     match job::run(&mut command, RUN_LIMIT, interrupt, |_| {})? {
         Ending::Exited(status) => {
             let code = status.code().and_then(|code| u8::try_from(code).ok());
@@ -137,11 +155,8 @@ fn status_line(servers: &Servers, kind: Kind) -> anyhow::Result<String> {
 }
 
 fn exports(servers: &Servers) -> anyhow::Result<Vec<String>> {
-    let line = |kind: Kind| {
-        let address = servers.address(kind)?;
-        Ok(format!("export {}={}", kind.test_variable(), quoted(&address)))
-    };
-    Kind::ALL.into_iter().map(line).collect()
+    let line = |(name, address): (&str, String)| format!("export {name}={}", quoted(&address));
+    Ok(test_environment(servers)?.into_iter().map(line).collect())
 }
 
 /// As one word of a shell; what needs no quotes has none.

@@ -3,7 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use rustix::process::Signal;
@@ -77,9 +77,33 @@ impl Servers {
         Ok(servers)
     }
 
+    /// No server at all: addresses for processes that ask nobody.
+    #[cfg(test)]
+    pub(crate) fn none(folder: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let mut ports = Ports::open(&folder.join(PORTS))?;
+        for kind in Kind::ALL {
+            ports.choose(kind.name(), kind.ports())?;
+        }
+        let (folder, cache) = (folder.to_path_buf(), folder.to_path_buf());
+        Ok(Self {
+            folder,
+            cache,
+            ports,
+            kinds: Kind::ALL.into(),
+            life: Life::WithUs,
+            scratch: None,
+        })
+    }
+
     /// The folder of this set.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// How long what belongs to this set may live.
+    pub(crate) fn life(&self) -> Life {
+        self.life
     }
 
     /// The servers of this set.
@@ -116,12 +140,7 @@ impl Servers {
         interrupt: &Interrupt,
         say: &mut dyn FnMut(&str),
     ) -> anyhow::Result<Vec<Kind>> {
-        let mut missing = Vec::new();
-        for kind in self.kinds.clone() {
-            if self.running(kind)?.is_none() {
-                missing.push(kind);
-            }
-        }
+        let missing = self.missing()?;
         if missing.is_empty() {
             return Ok(missing);
         }
@@ -139,6 +158,20 @@ impl Servers {
             }
         }
         outcome.map(|()| missing)
+    }
+
+    /// Those of this set that do not run.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub(crate) fn missing(&self) -> anyhow::Result<Vec<Kind>> {
+        let mut missing = Vec::new();
+        for kind in &self.kinds {
+            if self.running(*kind)?.is_none() {
+                missing.push(*kind);
+            }
+        }
+        Ok(missing)
     }
 
     fn launch(&self, places: &[Place], interrupt: &Interrupt) -> anyhow::Result<()> {
@@ -237,29 +270,17 @@ impl Servers {
         if daemon.signal(signal)? { Ok(()) } else { bail!("{} ended", kind.name()) }
     }
 
-    /// Ends all: asks all at once, waits, then forces. Data and ports stay.
+    /// Ends these: asks all at once, waits, then forces. Data and ports stay. Whether the
+    /// environment names other servers by now does not matter.
     ///
     /// # Errors
     /// When one does not end.
-    pub(crate) fn down(&self) -> anyhow::Result<()> {
-        // Whatever carries our mark, named by the environment now or not.
+    pub(crate) fn down(&self, kinds: &[Kind]) -> anyhow::Result<()> {
         let mut running = Vec::new();
-        for kind in Kind::ALL {
-            running.extend(self.processes(kind)?);
+        for kind in kinds {
+            running.extend(self.processes(*kind)?);
         }
-        for daemon in &running {
-            if daemon.signal(Signal::TERM)? {
-                daemon.signal(Signal::CONT)?;
-            }
-        }
-        let deadline = Instant::now() + GRACE;
-        for daemon in running {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !daemon.wait(left)? {
-                daemon.kill()?;
-            }
-        }
-        Ok(())
+        daemon::end_all(&running, GRACE)
     }
 
     /// Throws away data and ports of a set that is down.

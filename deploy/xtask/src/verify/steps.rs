@@ -4,6 +4,7 @@ use std::fs;
 
 use super::context::{Context, Verdict};
 use super::{conformance, e2e, fuzz, instructions, setup};
+use crate::build::names_feature;
 use crate::repo::on_path;
 
 /// One check or one run of tests.
@@ -153,29 +154,9 @@ fn with_faults(context: &Context) -> anyhow::Result<Vec<String>> {
     let mut packages = Vec::new();
     for folder in CRATES {
         let manifest = fs::read_to_string(context.repo.path(folder).join("Cargo.toml"))?;
-        if has_feature(&manifest, FAULTS) {
+        if names_feature(&manifest, FAULTS) {
             packages.push(folder.trim_start_matches("deploy/").to_owned());
         }
     }
     Ok(packages)
-}
-
-fn has_feature(manifest: &str, feature: &str) -> bool {
-    let section = manifest.split("\n[").find(|section| section.starts_with("features]"));
-    section.is_some_and(|section| {
-        section.lines().any(|line| line.split('=').next().is_some_and(|key| key.trim() == feature))
-    })
-}
-
-#[cfg(test)]
-mod tests_of_steps {
-    use super::has_feature;
-
-    #[test]
-    fn a_feature_is_seen_in_its_section_only() {
-        let manifest = "[package]\nname = \"x\"\n[features]\ndefault = []\nfault-injection = []\n";
-        assert!(has_feature(manifest, "fault-injection"));
-        assert!(!has_feature(manifest, "kafka"));
-        assert!(!has_feature("[dependencies]\nfault-injection = \"1\"\n", "fault-injection"));
-    }
 }

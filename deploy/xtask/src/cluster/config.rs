@@ -1,0 +1,132 @@
+//! The configuration file of each process.
+
+use std::fmt::Write as _;
+
+use super::node::Node;
+
+/// What all processes of a cluster are told.
+#[derive(Debug, Clone)]
+pub(super) struct Common {
+    pub(super) kafka: String,
+    pub(super) mysql: String,
+    pub(super) redis_url: String,
+    pub(super) etcd: String,
+    /// Logins by mere name.
+    pub(super) dev_login: bool,
+    /// Further keys and values, as they stand in the file, and whom they are for.
+    pub(super) more: Vec<(Scope, String, String)>,
+}
+
+/// Whom a further setting is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Every gateway.
+    Gateways,
+    /// Every logic service.
+    Logic,
+    /// Everybody.
+    All,
+}
+
+impl Scope {
+    fn holds(self, node: Node) -> bool {
+        match self {
+            Self::Gateways => matches!(node, Node::Gateway(_)),
+            Self::Logic => matches!(node, Node::Logic(_)),
+            Self::All => true,
+        }
+    }
+}
+
+/// How many ports a process listens on.
+pub(super) fn ports(node: Node) -> usize {
+    match node {
+        // Clients; metrics.
+        Node::Gateway(_) => 2,
+        // gRPC; REST, health and metrics.
+        Node::Logic(_) => 2,
+    }
+}
+
+/// The file of one process on these ports.
+pub(super) fn text(common: &Common, node: Node, ports: &[u16]) -> String {
+    let address = |at: usize| format!("127.0.0.1:{}", ports.get(at).copied().unwrap_or_default());
+    let mut settings = match node {
+        Node::Gateway(_) => vec![
+            ("gateway_id", string(&node.to_string())),
+            ("listen", string(&address(0))),
+            ("metrics_listen", string(&address(1))),
+        ],
+        Node::Logic(_) => vec![
+            ("instance", string(&node.to_string())),
+            ("grpc_listen", string(&address(0))),
+            ("http_listen", string(&address(1))),
+            ("mysql", string(&common.mysql)),
+            ("redis", string(&common.redis_url)),
+        ],
+    };
+    settings.push(("kafka", string(&common.kafka)));
+    settings.push(("etcd", string(&common.etcd)));
+    if common.dev_login {
+        settings.push(("dev_login", String::from("true")));
+    }
+    let more = common.more.iter().filter(|(scope, ..)| scope.holds(node));
+    settings.extend(more.map(|(_, key, value)| (key.as_str(), value.clone())));
+    settings.iter().fold(String::new(), |mut text, (key, value)| {
+        let _ = writeln!(text, "{key} = {value}");
+        text
+    })
+}
+
+/// The ready line of a process begins so.
+pub(super) fn ready_line(node: Node) -> &'static str {
+    match node {
+        Node::Gateway(_) => "gateway ready on ",
+        Node::Logic(_) => "logic-svc ready",
+    }
+}
+
+/// A basic string of TOML.
+pub(crate) fn string(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_toml_and_hold_what_was_said() {
+        let common = Common {
+            kafka: "127.0.0.1:1".into(),
+            mysql: "mysql://a:b\"\\c\u{7f}@h".into(),
+            redis_url: "redis://h".into(),
+            etcd: "http://h".into(),
+            dev_login: true,
+            more: vec![
+                (Scope::All, "log".into(), string("debug")),
+                (Scope::Logic, "content_max_bytes".into(), "7".into()),
+            ],
+        };
+        let parse = |node| text(&common, node, &[7, 8]).parse::<toml::Table>().unwrap();
+        let gateway = parse(Node::Gateway(2));
+        assert_eq!(gateway["gateway_id"].as_str(), Some("gateway-2"));
+        assert_eq!(gateway["listen"].as_str(), Some("127.0.0.1:7"));
+        assert_eq!(gateway["dev_login"].as_bool(), Some(true));
+        assert!(!gateway.contains_key("content_max_bytes"));
+        let logic = parse(Node::Logic(1));
+        assert_eq!(logic["mysql"].as_str(), Some(common.mysql.as_str()));
+        assert_eq!(logic["content_max_bytes"].as_integer(), Some(7));
+        assert_eq!(logic["log"].as_str(), Some("debug"));
+    }
+}
