@@ -41,7 +41,11 @@ fn take(
         Fault(format!("{path} sets \"{name}\", which is no setting (see {} --help)", table.program))
     })?;
     let text = text_of(value, key.kind.is_list()).ok_or_else(|| {
-        Fault(format!("{name} in {path} is a {} but must be {}", value.type_str(), key.allowed()))
+        Fault(format!(
+            "{name} in {path} is of type {} but must be {}",
+            value.type_str(),
+            key.allowed()
+        ))
     })?;
     values.set(key, text, Source::File, &format!("{name} in {path}"))
 }
