@@ -21,7 +21,7 @@ use super::trace::{Headers, TRACEPARENT, TraceContext};
 /// One poll stops after this many bytes, however many records it may take.
 const POLL_BYTES: usize = 8 << 20;
 
-/// How long a sync commit of the seek may take.
+/// How long a seek may take.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One record.
@@ -66,7 +66,7 @@ pub enum From {
 /// Whether a commit waits for Kafka's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitMode {
-    /// It waits (bounded by the client's request timeouts).
+    /// It waits: some ten seconds at worst, when the group's coordinator has just gone.
     Sync,
     /// It does not; failures show in the log and the metrics.
     Async,
@@ -101,7 +101,7 @@ impl Consumer {
         instance: Option<&str>,
         rebalance: impl Rebalance + 'static,
     ) -> Result<Consumer, SetupError> {
-        let consumer = Consumer::open(settings, group, instance, Box::new(rebalance))?;
+        let consumer = Consumer::open(settings, group, instance, Box::new(rebalance), true)?;
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         consumer.inner.subscribe(&topics)?;
         Ok(consumer)
@@ -120,7 +120,7 @@ impl Consumer {
     ) -> Result<Consumer, SetupError> {
         // librdkafka wants a name for the group; it never joins one for an assignment by hand.
         let name = format!("{topic}-reader");
-        let consumer = Consumer::open(settings, &name, None, Box::new(()))?;
+        let consumer = Consumer::open(settings, &name, None, Box::new(()), false)?;
         let offset = match from {
             From::Beginning => Offset::Beginning,
             From::End => Offset::End,
@@ -142,8 +142,9 @@ impl Consumer {
         group: &str,
         instance: Option<&str>,
         rebalance: Box<dyn Rebalance>,
+        commits: bool,
     ) -> Result<Consumer, SetupError> {
-        let health = Arc::new(Health::new(group));
+        let health = Arc::new(Health::new(group, commits));
         let side = ConsumerSide::new(Arc::clone(&health), rebalance);
         let inner = settings.consumer(group, instance)?.create_with_context(side)?;
         Ok(Consumer { inner, health, names: Vec::new(), pending: None })
@@ -254,6 +255,10 @@ impl Consumer {
     pub fn commit(&mut self, offsets: &[NextOffset], mode: CommitMode) -> Result<(), ConsumeError> {
         if offsets.is_empty() {
             return Ok(());
+        }
+        if mode == CommitMode::Sync && !self.is_up() {
+            // librdkafka would wait for a coordinator first.
+            return Err(ConsumeError::Unavailable("no broker is connected".to_owned()));
         }
         let mode = match mode {
             CommitMode::Sync => rdkafka::consumer::CommitMode::Sync,

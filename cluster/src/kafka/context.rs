@@ -113,7 +113,7 @@ impl ConsumerSide {
     }
 
     fn commit_last(&self, consumer: &BaseConsumer<ConsumerSide>, offsets: &[NextOffset]) {
-        if offsets.is_empty() {
+        if offsets.is_empty() || !self.health.is_up() {
             return;
         }
         let result = list(offsets).and_then(|offsets| consumer.commit(&offsets, CommitMode::Sync));

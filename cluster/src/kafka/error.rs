@@ -156,7 +156,11 @@ pub enum TopicsError {
 
 impl From<KafkaError> for TopicsError {
     fn from(error: KafkaError) -> TopicsError {
-        match error.rdkafka_error_code() {
+        let code = match &error {
+            KafkaError::AdminOp(code) => Some(*code),
+            other => other.rdkafka_error_code(),
+        };
+        match code {
             Some(code) if is_connection(code) => TopicsError::Unavailable(error.to_string()),
             _ => TopicsError::Other(error.to_string()),
         }

@@ -21,6 +21,8 @@ pub(crate) type Partitions = BTreeSet<(String, u32)>;
 pub struct Health {
     /// What the metrics call this client: `producer`, or the name of the group.
     name: String,
+    /// Whether what counts as done is what the group has committed.
+    commits: bool,
     born: Instant,
     up: AtomicBool,
     fatal: OnceLock<String>,
@@ -33,9 +35,10 @@ pub struct Health {
 }
 
 impl Health {
-    pub(crate) fn new(name: &str) -> Health {
+    pub(crate) fn new(name: &str, commits: bool) -> Health {
         Health {
             name: name.to_owned(),
+            commits,
             born: Instant::now(),
             up: AtomicBool::new(false),
             fatal: OnceLock::new(),
@@ -191,7 +194,8 @@ impl Health {
         assigned: &Partitions,
         paused: &Partitions,
     ) {
-        let (mut lag, mut unread, mut known) = (0, 0, assigned.is_empty());
+        let nothing_to_do = assigned.is_empty() && self.is_up();
+        let (mut lag, mut unread, mut known) = (0, 0, nothing_to_do);
         for key in assigned {
             let topic = statistics.topics.get(&key.0);
             let number = i32::try_from(key.1).unwrap_or(i32::MAX);
@@ -202,9 +206,9 @@ impl Health {
                 continue;
             }
             known = true;
-            let read = partition.app_offset.max(partition.lo_offset).max(0);
-            let done =
-                if partition.committed_offset >= 0 { partition.committed_offset } else { read };
+            let oldest = partition.lo_offset.max(0);
+            let read = partition.app_offset.max(oldest);
+            let done = if self.commits { partition.committed_offset.max(oldest) } else { read };
             let behind = (partition.hi_offset - done).max(0);
             lag += behind;
             if !paused.contains(key) {

@@ -79,7 +79,7 @@ impl Producer {
         settings: &Settings,
         on_delivery: impl Fn(Token, Result<(), DeliveryError>) + Send + Sync + 'static,
     ) -> Result<Producer, SetupError> {
-        let health = Arc::new(Health::new("producer"));
+        let health = Arc::new(Health::new("producer", false));
         let in_flight = Arc::new(InFlight::default());
         let side = ProducerSide {
             health: Arc::clone(&health),

@@ -64,7 +64,7 @@ impl Topics {
     /// # Errors
     /// A property that librdkafka does not take.
     pub fn new(settings: &Settings) -> Result<Topics, SetupError> {
-        let client = settings.admin()?.create_with_context(Side(Health::new("admin")))?;
+        let client = settings.admin()?.create_with_context(Side(Health::new("admin", false)))?;
         Ok(Topics { client })
     }
 
