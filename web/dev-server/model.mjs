@@ -22,6 +22,9 @@ const ERRORS = {
   BUSY: [503, true],
 };
 
+/** Most messages of one conversation that a login brings back. */
+const RESUME_MESSAGES_MAX = 1000;
+
 const HTTP_STATUS = { USER_NOT_FOUND: 404, NOT_A_MEMBER: 403, UNKNOWN_COMMAND: 400 };
 
 /** A refusal with one of the protocol's names. */
@@ -51,7 +54,7 @@ export class Refusal extends Error {
 export class ChatModel {
   /**
    * @param {{ now?: () => number, heartbeatMs?: number, tokenLifeMs?: number, contentMaxBytes?: number,
-   *           rate?: { perSecond: number, burst: number } | null }} [options]
+   *           rate?: { perSecond: number, burst: number } | null, resumes?: boolean }} [options]
    */
   constructor(options = {}) {
     this.now = options.now ?? Date.now;
@@ -59,6 +62,8 @@ export class ChatModel {
     this.tokenLifeMs = options.tokenLifeMs ?? 3_600_000;
     this.contentMaxBytes = options.contentMaxBytes ?? 4096;
     this.rate = options.rate ?? null;
+    /** Off: a server that brings nothing back, so that clients pull. */
+    this.resumes = options.resumes ?? false;
     /** @type {Map<string, UserRow>} by name */
     this.users = new Map();
     /** @type {Map<string, { userId: string, expiresAtMs: number }>} */
@@ -257,6 +262,7 @@ export class ChatModel {
       }
     }
     connection.user = user;
+    if (this.resumes) this.resume(connection, user, payload.resume ?? []);
     return {
       payload: {
         user_id: user.id,
@@ -265,6 +271,22 @@ export class ChatModel {
         server_time_ms: this.now(),
       },
     };
+  }
+
+  /**
+   * What was missed since each point, behind the login's answer.
+   * @param {Connection} connection @param {UserRow} user @param {{conversation_id: string, seq: number}[]} points
+   */
+  resume(connection, user, points) {
+    const frames = points.map(({ conversation_id: id, seq }) => {
+      const conversation = this.conversations.get(id);
+      const messages = conversation?.members.has(user.id) ? conversation.messages : undefined;
+      const maxSeq = messages?.at(-1)?.seq ?? 0;
+      const recovered = messages !== undefined && seq <= maxSeq && maxSeq - seq <= RESUME_MESSAGES_MAX;
+      const payload = recovered ? messages.filter((row) => row.seq > seq) : [];
+      return { cmd: 14, conversation_id: id, recovered, max_seq: maxSeq, payload };
+    });
+    queueMicrotask(() => frames.forEach((frame) => connection.open && this.send(connection, frame)));
   }
 
   /** Token bucket for sends. @param {Connection} connection */

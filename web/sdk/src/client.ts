@@ -303,6 +303,7 @@ export class CorelaneClient {
         await this.restored;
         return token(renew);
       },
+      resumePoints: () => this.rooms.resumePoints(),
       stateChanged: (state) => this.emitter.emit("connection", state),
       up: (user) => this.up(user),
       down: () => this.down(),

@@ -19,6 +19,7 @@ export const Cmd = {
   goaway: 11,
   event: 12,
   read: 13,
+  resumed: 14,
 } as const;
 
 /** Stands for the `null` with which the server refuses what it could not read. */

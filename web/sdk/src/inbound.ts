@@ -2,7 +2,7 @@
 
 import type { Calls } from "./calls.js";
 import type { Emitter } from "./emitter.js";
-import { Cmd, type Frame, readMembership, readMessage, wholeNumber } from "./frames.js";
+import { Cmd, type Frame, readList, readMembership, readMessage, wholeNumber } from "./frames.js";
 import type { Rooms } from "./rooms.js";
 import type { Sender } from "./sender.js";
 import type { Syncer } from "./syncer.js";
@@ -25,6 +25,8 @@ export class Inbound {
     switch (frame.cmd) {
       case Cmd.push:
         return this.pushed(frame);
+      case Cmd.resumed:
+        return this.resumed(frame);
       case Cmd.lagged:
         return this.lagged(frame);
       case Cmd.event:
@@ -41,6 +43,15 @@ export class Inbound {
     const message = frame.conversationId === undefined ? null : readMessage(frame.body["payload"], frame.conversationId);
     if (message === null) return this.warn("MALFORMED_FRAME", "push without seq or conversation");
     this.rooms.push(message);
+  }
+
+  /** All that happened in a conversation meanwhile; with nothing in it, the sync finds what is missing. */
+  private resumed(frame: Frame): void {
+    const { conversationId } = frame;
+    if (conversationId === undefined) return this.warn("MALFORMED_FRAME", "RESUMED without conversation");
+    if (this.rooms.get(conversationId) === undefined) return;
+    const missed = readList(frame.body["payload"], (raw) => readMessage(raw, conversationId));
+    for (const message of missed) this.rooms.push(message);
   }
 
   /** The server dropped pushes to this connection from `from_seq` on. */

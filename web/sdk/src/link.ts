@@ -20,6 +20,8 @@ export interface LinkOptions {
 export interface LinkHooks {
   /** An access token; a new one when `renew` is set, because the last one was refused. */
   token(renew: boolean): Promise<string>;
+  /** What the client has: the server sends what is missing right behind the login's answer. */
+  resumePoints(): ResumePoint[];
   stateChanged(state: ConnectionState): void;
   /** Logged in: the moment to sync and to send what waits. */
   up(user: User): void;
@@ -28,6 +30,12 @@ export interface LinkHooks {
   /** A frame that is not the link's own business. */
   frame(frame: Frame): void;
   malformed(text: string): void;
+}
+
+/** The last message up to which a conversation is complete here. */
+export interface ResumePoint {
+  readonly conversation_id: string;
+  readonly seq: number;
 }
 
 /** Tokens refused one after the other before the user has to log in by hand. */
@@ -166,7 +174,9 @@ export class Link {
 
   private login(token: string): void {
     const { deviceId, deviceClass } = this.options;
-    this.transmit({ cmd: Cmd.login, payload: { token, device_id: deviceId, device_class: deviceClass } });
+    const resume = this.hooks.resumePoints();
+    const points = resume.length === 0 ? {} : { resume };
+    this.transmit({ cmd: Cmd.login, payload: { token, device_id: deviceId, device_class: deviceClass, ...points } });
   }
 
   private received(text: string): void {

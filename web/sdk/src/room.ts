@@ -75,6 +75,11 @@ export class Room {
     return this.timeline !== undefined;
   }
 
+  /** Whether the end of the messages was compared with the server's, and so may be gone on from. */
+  get confirmed(): boolean {
+    return this.timeline !== undefined && this.restoredSeq === undefined;
+  }
+
   /** Starts from what was kept on the device. */
   restore(kept: ArchivedRoom): void {
     this.info = kept.info;

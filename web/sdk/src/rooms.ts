@@ -2,8 +2,12 @@
 
 import type { ArchivedRoom } from "./archive.js";
 import type { Emitter } from "./emitter.js";
+import type { ResumePoint } from "./link.js";
 import { Room, type Start } from "./room.js";
 import type { ClientEvents, Conversation, Message } from "./types.js";
+
+/** Most conversations a login may name. */
+const RESUME_POINTS_MAX = 100;
 
 /** What the rooms ask of their neighbours. */
 export interface RoomsHooks {
@@ -43,6 +47,17 @@ export class Rooms {
     return infos.sort(
       (a, b) => b.lastActiveAtMs - a.lastActiveAtMs || (a.conversationId < b.conversationId ? -1 : 1),
     );
+  }
+
+  /** Where the most recently active conversations end here; the server takes so many. */
+  resumePoints(): ResumePoint[] {
+    const points: ResumePoint[] = [];
+    for (const { conversationId } of this.list()) {
+      const room = this.rooms.get(conversationId);
+      if (room?.confirmed === true) points.push({ conversation_id: conversationId, seq: room.lastSeq });
+      if (points.length === RESUME_POINTS_MAX) break;
+    }
+    return points;
   }
 
   /** Takes what was kept on the device, except where the server has already spoken. */

@@ -20,7 +20,7 @@ const ROUNDS = 120;
 
 async function storm(seed: number, faults: Faults): Promise<void> {
   const { next } = dice(seed);
-  const world = new World({ rate: { perSecond: 5, burst: 5 } });
+  const world = new World({ rate: { perSecond: 5, burst: 5 }, resumes: seed % 2 === 0 });
   const { alice, bob, id } = await world.pair({ tuning: { pullLimit: 7, syncLimit: 2 } });
   const carol = await world.join("carol");
   await world.run(carol.client.join(id));
@@ -140,7 +140,7 @@ class Reloader {
 
 async function stormWithReloads(seed: number): Promise<void> {
   const { next } = dice(seed);
-  const world = new World({ rate: { perSecond: 5, burst: 5 } });
+  const world = new World({ rate: { perSecond: 5, burst: 5 }, resumes: seed % 2 === 0 });
   const { id } = await world.pair();
   const people = [new Reloader(world, "carol"), new Reloader(world, "dave")];
   for (const { person, name } of people) {
