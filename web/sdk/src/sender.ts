@@ -156,6 +156,8 @@ export class Sender {
     this.land(item.msgId);
     if (item.state !== "sent") this.sent(item, message.seq, message.messageId);
     this.outbox.remove(item.msgId);
+    // The next one of the conversation waited for this one, whose answer may never come.
+    this.pump();
   }
 
   /** The conversation is gone: what waits for it can never be sent. */
