@@ -27,6 +27,8 @@ mod names;
 mod pool;
 mod registration;
 mod standing;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::sync::Arc;
