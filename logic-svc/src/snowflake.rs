@@ -19,6 +19,12 @@ pub fn time_ms(id: u64) -> u64 {
     (id >> (WORKER_BITS + SEQUENCE_BITS)) + EPOCH_MS
 }
 
+/// The lowest id of a millisecond since 1970.
+#[must_use]
+pub fn first_at(ms: u64) -> u64 {
+    ms.saturating_sub(EPOCH_MS) << (WORKER_BITS + SEQUENCE_BITS)
+}
+
 /// Hands out ids that only rise.
 ///
 /// When the clock steps back, the time in the ids stands still until the clock has caught up. If the 4096 ids of
