@@ -11,7 +11,8 @@ use crate::job::{self, Line};
 use crate::repo::{Repo, cargo, on_path};
 
 /// The targets, as the binaries in `fuzz/Cargo.toml` are called.
-pub(crate) const TARGETS: [&str; 5] = ["handshake", "websocket", "binary", "json", "session"];
+pub(crate) const TARGETS: [&str; 6] =
+    ["handshake", "websocket", "deflate", "binary", "json", "session"];
 /// A cold build with instrumentation, on a busy machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(45 * 60);
 /// Beyond the seconds asked for: starting, and reading what was found before.

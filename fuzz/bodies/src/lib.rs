@@ -5,6 +5,7 @@
 //! A case can be written as the bytes it is read from, which is how the seeds are made.
 
 pub mod binary;
+pub mod deflate;
 pub mod handshake;
 pub mod input;
 pub mod json;
@@ -25,6 +26,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "handshake", run: handshake::run },
     Target { name: "websocket", run: websocket::run },
+    Target { name: "deflate", run: deflate::run },
     Target { name: "binary", run: binary::run },
     Target { name: "json", run: json::run },
     Target { name: "session", run: session::run },

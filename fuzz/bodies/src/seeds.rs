@@ -1,12 +1,13 @@
 //! Small inputs to start from, made here. Each shows a fuzzer one thing that it would take long to find.
 
 use codec::binary::{self, Kind, Role};
+use codec::ws::deflate::{Config, Deflater, WindowBits};
 use codec::ws::handshake::write_client_request;
 use codec::ws::{Opcode, encode_close_masked, encode_fragment, encode_frame, encode_frame_masked};
 
 use crate::input::Cuts;
 use crate::session::ops::{Arrival, Op, PROTOCOLS, Part, TARGETS, TEXTS};
-use crate::{binary as binary_body, handshake, session, websocket};
+use crate::{binary as binary_body, deflate as deflate_body, handshake, session, websocket};
 
 const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
@@ -16,6 +17,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
         "handshake" => handshakes(),
         "websocket" => streams(),
+        "deflate" => compressed_streams(),
         "binary" => binary_streams(),
         "json" => TEXTS.iter().map(|text| text.as_bytes().to_vec()).collect(),
         "session" => lives(),
@@ -87,6 +89,33 @@ fn streams() -> Vec<Vec<u8>> {
             let cuts = Cuts(vec![1, 9, 20]);
             seeds.push(websocket::Case { role, limits, cuts, bytes: bytes.clone() }.write());
         }
+    }
+    seeds
+}
+
+fn compressed_streams() -> Vec<Vec<u8>> {
+    let config = Config { min_bytes: 0, ..Config::DEFAULT };
+    let mut deflater = Deflater::new(&config);
+    let texts = ["", "Hello", &"Hello, Hello! ".repeat(100)];
+    let mut seeds = Vec::new();
+    for (limits, key) in (0..8).flat_map(|limits| [(limits, None), (limits, Some(KEY))]) {
+        let mut bytes = Vec::new();
+        for text in texts {
+            let bits = WindowBits::Fifteen;
+            deflater.encode(&mut bytes, Opcode::Text, text.as_bytes(), bits, None, key);
+        }
+        let role = if key.is_some() { Role::Server } else { Role::Client };
+        seeds.push(deflate_body::Case { role, limits, cuts: Cuts(vec![1, 9]), bytes }.write());
+    }
+    // "Hello" as RFC 7692 section 7.2.3 writes it: fixed block, no compression, final block, twice.
+    for payload in [
+        &[0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00][..],
+        &[0x00, 0x05, 0x00, 0xFA, 0xFF, 0x48, 0x65, 0x6C, 0x6C, 0x6F, 0x00],
+        &[0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00, 0x00],
+        &[0xF2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xCA, 0xC9, 0xC9, 0x07, 0x00],
+    ] {
+        let (role, cuts, bytes) = (Role::Server, Cuts(vec![3]), payload.to_vec());
+        seeds.push(deflate_body::Case { role, limits: 0, cuts, bytes }.write());
     }
     seeds
 }

@@ -3,7 +3,7 @@
 
 mod strategies;
 
-use fuzz_bodies::{binary, handshake, json, session, websocket};
+use fuzz_bodies::{binary, deflate, handshake, json, session, websocket};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRunner};
 
@@ -45,6 +45,11 @@ fn handshakes() {
 #[test]
 fn websocket_streams() {
     check("websocket", 1500, strategies::websocket(), websocket::check);
+}
+
+#[test]
+fn compressed_streams() {
+    check("deflate", 1500, strategies::deflate(), deflate::check);
 }
 
 #[test]

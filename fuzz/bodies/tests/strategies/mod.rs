@@ -3,9 +3,10 @@
 mod life;
 
 use codec::binary::{Kind, Role};
+use codec::ws::deflate::{Config, Deflater, WindowBits};
 use codec::ws::{Opcode, encode_fragment};
 use fuzz_bodies::input::Cuts;
-use fuzz_bodies::{binary, handshake, websocket};
+use fuzz_bodies::{binary, deflate, handshake, websocket};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -117,6 +118,36 @@ fn frame_bytes(
         }
         encode_fragment(bytes, opcode, fin, &payload, key);
     }
+}
+
+/// Compressed messages in frames, or, since the body also takes its bytes as one compressed payload, bare; with a
+/// few bytes changed.
+pub(crate) fn deflate() -> impl Strategy<Value = deflate::Case> {
+    let text = prop_oneof![
+        2 => vec(any::<u8>(), 0..60),
+        2 => (vec(any::<u8>(), 1..9), 1..300_usize).prop_map(|(piece, times)| piece.repeat(times)),
+        1 => Just(vec![0; 70_000]),
+    ];
+    let messages = vec((text, any::<bool>(), any::<[u8; 4]>()), 0..5);
+    (role(), 0..deflate::LIMITS.len(), cuts(), messages, any::<bool>(), tail(), changes(3))
+        .prop_map(|(role, limits, cuts, messages, framed, tail, changes)| {
+            let mut deflater = Deflater::new(&Config { min_bytes: 0, ..Config::DEFAULT });
+            let mut bytes = Vec::new();
+            for (text, as_text, key) in messages {
+                let opcode = if as_text { Opcode::Text } else { Opcode::Binary };
+                let key = (framed && role == Role::Server).then_some(key);
+                let start = bytes.len();
+                let bits = WindowBits::Fifteen;
+                deflater.encode(&mut bytes, opcode, &text, bits, None, key);
+                if !framed {
+                    // A short frame's header: two bytes, or four.
+                    let header = if bytes[start + 1] < 126 { 2 } else { 4 };
+                    bytes.drain(start..start + header);
+                }
+            }
+            bytes.extend(tail);
+            deflate::Case { role, limits, cuts, bytes: change(bytes, &changes) }
+        })
 }
 
 pub(crate) fn binary() -> impl Strategy<Value = binary::Case> {
