@@ -10,7 +10,7 @@ pub mod limits;
 /// Generated from `proto/im/v1/*.proto`; the comments there are the documentation.
 pub mod im {
     /// Version 1 of the messages.
-    #[allow(missing_docs, clippy::all, clippy::large_enum_variant)]
+    #[allow(missing_docs, clippy::all, clippy::large_enum_variant, clippy::too_many_lines)]
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/im.v1.rs"));
     }
