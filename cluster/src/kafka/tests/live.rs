@@ -10,9 +10,9 @@ fn records_come_back_with_headers_and_in_order() {
     let (producer, told) = recording(&scratch.settings);
     let trace = TraceContext::new_random(true);
     for number in 0..90_u64 {
-        let headers = Headers { traceparent: (number % 2 == 0).then_some(trace) };
+        let headers = Headers { traceparent: number.is_multiple_of(2).then_some(trace) };
         let key = number.to_string();
-        let key = (number % 3 == 0).then_some(key.as_bytes());
+        let key = number.is_multiple_of(3).then_some(key.as_bytes());
         let payload = format!("record {number}");
         producer
             .send(&topic, (number % 3) as u32, key, payload.as_bytes(), &headers, number)
@@ -33,8 +33,8 @@ fn records_come_back_with_headers_and_in_order() {
             assert_eq!(record.payload, format!("record {number}").as_bytes());
             assert_eq!((&*record.topic, record.partition), (topic.as_str(), partition));
             assert_eq!(record.offset, at as i64);
-            assert_eq!(record.headers.traceparent, (number % 2 == 0).then_some(trace));
-            let key = (number % 3 == 0).then(|| number.to_string());
+            assert_eq!(record.headers.traceparent, number.is_multiple_of(2).then_some(trace));
+            let key = number.is_multiple_of(3).then(|| number.to_string());
             assert_eq!(record.key.as_deref(), key.as_deref().map(str::as_bytes));
             assert!(record.timestamp_ms > 1_700_000_000_000);
         }
