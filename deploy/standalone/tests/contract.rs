@@ -490,7 +490,8 @@ fn websocket_on_other_paths_and_plain_requests_get_http_answers() {
 #[test]
 fn a_client_that_was_away_resumes() {
     let data = data_dir();
-    let server = Server::start(data.path(), &["--rate-per-second", "10000", "--rate-burst", "10000"]);
+    let server =
+        Server::start(data.path(), &["--messages-per-second", "10000", "--message-burst", "10000"]);
     let (alice, bob) = (server.user("alice"), server.user("bob"));
     let login = |server: &Server, payload: Value| {
         let mut client = server.socket("/ws");
@@ -499,7 +500,8 @@ fn a_client_that_was_away_resumes() {
     };
     let (mut bob, _) = login(&server, json!({"token": bob["access_token"]}));
     for (id, members) in [("g1", json!(["alice"])), ("g2", json!(["alice"])), ("g3", json!([]))] {
-        let group = json!({"cmd":6,"payload":{"type":"group","conversation_id":id,"members":members}});
+        let group =
+            json!({"cmd":6,"payload":{"type":"group","conversation_id":id,"members":members}});
         assert_eq!(bob.ask(&group)["code"], 0);
     }
     let (client, welcome) = login(&server, json!({"token": alice["access_token"]}));
