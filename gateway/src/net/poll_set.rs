@@ -74,8 +74,7 @@ impl PollSet {
     /// # Errors
     /// The kernel's limit of watches is reached, or the descriptor cannot be watched.
     pub fn add(&self, fd: impl AsFd, token: Token) -> io::Result<()> {
-        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(&self.epoll, fd, token.data(), flags)?)
+        Ok(epoll::add(&self.epoll, fd, token.data(), interest(false))?)
     }
 
     /// Watches also (or no longer) for room to send. Re-arms the edge: what is ready is told again.
@@ -83,10 +82,16 @@ impl PollSet {
     /// # Errors
     /// The descriptor is not in the set.
     pub fn watch_writable(&self, fd: impl AsFd, token: Token, on: bool) -> io::Result<()> {
-        let mut flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-        if on {
-            flags |= EventFlags::OUT;
-        }
+        Ok(epoll::modify(&self.epoll, fd, token.data(), interest(on))?)
+    }
+
+    /// Tells nothing of a descriptor (or again what [`Self::add`] tells, beginning with what is ready). Errors
+    /// are told all the same.
+    ///
+    /// # Errors
+    /// The descriptor is not in the set.
+    pub fn mute(&self, fd: impl AsFd, token: Token, on: bool) -> io::Result<()> {
+        let flags = if on { EventFlags::ET } else { interest(false) };
         Ok(epoll::modify(&self.epoll, fd, token.data(), flags)?)
     }
 
@@ -124,6 +129,11 @@ impl AsFd for PollSet {
     }
 }
 
+fn interest(writable: bool) -> EventFlags {
+    let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+    if writable { flags | EventFlags::OUT } else { flags }
+}
+
 fn readiness(event: &Event) -> Readiness {
     let flags = event.flags;
     let broken = flags.intersects(EventFlags::HUP | EventFlags::ERR);
@@ -159,6 +169,21 @@ mod tests {
         assert_eq!(events[0].token, token);
         assert!(events[0].readable && !events[0].hang_up && !events[0].writable);
         assert!(ready(&mut set).is_empty());
+    }
+
+    #[test]
+    fn a_muted_descriptor_tells_nothing_and_then_what_came_meanwhile() {
+        let mut set = PollSet::new(8).unwrap();
+        let (a, mut b) = UnixStream::pair().unwrap();
+        let token = Token { slot: 1, generation: 1 };
+        set.add(&a, token).unwrap();
+        set.mute(&a, token, true).unwrap();
+        b.write_all(b"x").unwrap();
+        assert!(ready(&mut set).is_empty());
+        set.mute(&a, token, false).unwrap();
+        assert!(ready(&mut set)[0].readable);
+        b.write_all(b"x").unwrap();
+        assert_eq!(ready(&mut set).len(), 1);
     }
 
     #[test]

@@ -87,6 +87,7 @@ impl Session {
     }
 
     fn greet_http(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) {
+        let answer_at = cx.out.bytes.len();
         let accepted = match read_request(bytes, &cx.rules.head) {
             Ok(Request::NeedMore) => return self.keep_head(bytes),
             Ok(Request::Http) if cx.rules.mode == Mode::Echo => {
@@ -106,12 +107,19 @@ impl Session {
             Err(rejection) => Err(rejection),
         };
         match accepted {
-            Ok(accepted) => self.upgraded(cx, accepted, bytes),
+            Ok(accepted) => self.upgraded(cx, accepted, bytes, answer_at),
             Err(rejection) => self.reject(cx, &rejection),
         }
     }
 
-    fn upgraded(&mut self, cx: &mut Context<'_>, accepted: Accepted, bytes: &mut [u8]) {
+    /// The 101 is at the end of the output, from `answer_at` on.
+    fn upgraded(
+        &mut self,
+        cx: &mut Context<'_>,
+        accepted: Accepted,
+        bytes: &mut [u8],
+        answer_at: usize,
+    ) {
         self.transport = Transport::WebSocket;
         self.form = accepted.form;
         self.phase = if cx.rules.mode == Mode::Echo { Phase::Echo } else { Phase::Anonymous };
@@ -120,6 +128,7 @@ impl Session {
         }
         if let Some(hello) = accepted.login {
             self.begin_login(cx, hello, None);
+            self.hold_upgrade(cx, answer_at);
         }
         // Frames may come right behind the handshake.
         self.on_bytes(cx, &mut bytes[accepted.head_len..]);

@@ -14,6 +14,9 @@ use super::{Buffer, Cause, Context, Phase, Session, answer};
 pub(super) struct LoginWait {
     /// What came behind the login and is looked at after it.
     held: Vec<u8>,
+    /// The 101 of a login by handshake. It goes out with the login's outcome: one send for both, and to
+    /// most clients one wake.
+    upgrade: Vec<u8>,
     /// The request's id, when the login was a request and its answer is awaited; a login by handshake
     /// is answered by silence.
     answer: Option<u32>,
@@ -31,7 +34,12 @@ impl Session {
         let refusal = check(&hello);
         self.phase = Phase::LoggingIn;
         let takeover = self.take_takeover();
-        self.buffer = Buffer::Login(Box::new(LoginWait { held: Vec::new(), answer, takeover }));
+        self.buffer = Buffer::Login(Box::new(LoginWait {
+            held: Vec::new(),
+            upgrade: Vec::new(),
+            answer,
+            takeover,
+        }));
         if let Some(detail) = refusal {
             return self.on_login_failed(cx, &ErrorCode::Unauthenticated.failure(detail));
         }
@@ -51,6 +59,21 @@ impl Session {
         });
     }
 
+    /// Takes the 101 back out of the output, from `answer_at` on, until the login is over; unless it is
+    /// over already.
+    pub(super) fn hold_upgrade(&mut self, cx: &mut Context<'_>, answer_at: usize) {
+        if let Buffer::Login(wait) = &mut self.buffer {
+            wait.upgrade = cx.out.bytes.split_off(answer_at);
+        }
+    }
+
+    /// Whatever is written now has the held 101 before it.
+    pub(super) fn release_upgrade(&mut self, cx: &mut Context<'_>) {
+        if let Buffer::Login(wait) = &mut self.buffer {
+            cx.out.bytes.append(&mut wait.upgrade);
+        }
+    }
+
     pub(super) fn hold(&mut self, cx: &mut Context<'_>, input: &[u8]) {
         let Buffer::Login(wait) = &mut self.buffer else { return };
         if wait.held.len() + input.len() > HELD_MAX_BYTES {
@@ -65,10 +88,11 @@ impl Session {
 
     /// The logic service let the user in.
     pub fn on_welcome(&mut self, cx: &mut Context<'_>, welcome: &Welcome) {
+        self.release_upgrade(cx);
         let Buffer::Login(wait) = std::mem::replace(&mut self.buffer, Buffer::Nothing) else {
             return;
         };
-        let LoginWait { mut held, answer, takeover } = *wait;
+        let LoginWait { mut held, answer, takeover, .. } = *wait;
         if let Some(takeover) = takeover {
             self.buffer = Buffer::Takeover(takeover);
         }
@@ -82,6 +106,7 @@ impl Session {
 
     /// The logic service refused. The connection ends with a code that says whether to come back.
     pub fn on_login_failed(&mut self, cx: &mut Context<'_>, failure: &Failure) {
+        self.release_upgrade(cx);
         let Buffer::Login(wait) = std::mem::replace(&mut self.buffer, Buffer::Nothing) else {
             return;
         };

@@ -307,6 +307,7 @@ impl Session {
 
     /// Ends the connection with a close code (4000-4999) in the form that the peer understands.
     pub fn close(&mut self, cx: &mut Context<'_>, code: u16, reason: &str) {
+        self.release_upgrade(cx);
         match (self.phase, self.wire()) {
             (Phase::Ended, _) => {}
             (Phase::Greeting, _) => self.end(cx),
@@ -328,6 +329,7 @@ impl Session {
         if !matches!(self.phase, Phase::Open | Phase::LoggingIn | Phase::Anonymous) {
             return self.close(cx, code, reason);
         }
+        self.release_upgrade(cx);
         let wire = self.wire();
         answer::goaway(&mut cx.out.bytes, wire, code, delay_ms, reason);
         match wire {

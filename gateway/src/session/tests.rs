@@ -1,5 +1,7 @@
 //! The rules of a connection: what goes in, what comes out, with a hand-moved clock.
 
+mod logins;
+
 use super::*;
 use crate::limits::Limits;
 use codec::ws::{Opcode, Role, encode_frame_masked};
@@ -154,11 +156,12 @@ fn a_login_by_command_is_answered_and_opens_the_connection() {
 #[test]
 fn a_login_by_subprotocol_is_answered_by_the_subprotocol_alone() {
     let mut client = Client::serve();
-    let head =
-        client.upgrade("/ws", "Sec-WebSocket-Protocol: corelane.json.v1, bearer.abc.def\r\n");
-    assert!(head.contains("corelane.json.v1\r\n") && !head.contains("bearer"), "{head}");
+    let more = "Sec-WebSocket-Protocol: corelane.json.v1, bearer.abc.def\r\n";
+    assert_eq!(client.upgrade("/ws", more), "", "the 101 waits for the login");
     assert_eq!(login_asked(&client).unwrap().token, "abc.def");
     client.welcome();
+    let head = client.head();
+    assert!(head.contains("corelane.json.v1\r\n") && !head.contains("bearer"), "{head}");
     assert_eq!(client.session.phase(), Phase::Open);
     assert!(client.out.bytes.is_empty(), "no frame is sent unasked");
 }
@@ -195,10 +198,10 @@ fn what_comes_behind_a_login_waits_for_its_answer() {
     let mut bytes = handshake("/ws", "Sec-WebSocket-Protocol: bearer.t\r\n").into_bytes();
     encode_frame_masked(&mut bytes, Opcode::Text, br#"{"cmd":0}"#, KEY);
     client.feed(&bytes);
-    client.head();
     client.text(r#"{"cmd":3,"conversation_id":"c"}"#);
     assert!(client.out.bytes.is_empty() && client.out.calls.len() == 1);
     client.welcome();
+    assert!(client.head().starts_with("HTTP/1.1 101 "));
     assert_eq!(client.answers(), [json!({"cmd":0,"code":0})]);
     assert!(matches!(client.out.calls[1].request, Some(call::Request::Pull(_))));
     assert_eq!(client.out.calls[1].user_id, 77);

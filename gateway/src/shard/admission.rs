@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use super::stats;
-use super::turn::Shard;
+use super::turn::{LISTENER, Shard};
 use crate::limits::ACCEPTS_PER_TURN;
 use crate::net::capacity::{AddressKey, Capacity, HandedOver, NoPlace};
 use crate::net::poll_set::{Readiness, Token};
@@ -25,6 +25,9 @@ const SPREAD_S: u32 = 8;
 const ADDRESS_RETRY_S: u32 = 30;
 /// How often a shard that refuses says so in the log.
 const TELL_EVERY_MS: u32 = 5_000;
+
+/// Connections accepted at one time that are a herd.
+const HERD: usize = 4;
 
 /// Why a connection is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,9 @@ pub(super) struct Door {
     seen_off: VecDeque<(u32, OwnedFd)>,
     /// Logins that wait for their answer.
     pub(super) logging_in: usize,
+    /// A herd is coming: the listener's edges are switched off, and whoever moves the shard accepts once in
+    /// a while what has gathered.
+    gathering: bool,
     told: u64,
     told_at_ms: u32,
 }
@@ -77,6 +83,7 @@ impl Door {
             spare: sockets::spare_descriptor().ok(),
             seen_off: VecDeque::new(),
             logging_in: 0,
+            gathering: false,
             told: 0,
             told_at_ms: 0,
         }
@@ -167,20 +174,53 @@ fn is_client(phase: Phase) -> bool {
 }
 
 impl Shard {
-    /// Accepts what waits, up to a turn's share.
-    pub(super) fn accept(&mut self) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = &self.listener else { return };
+    /// The listener has something. In a herd each connection would bring an edge, a wake and a turn of its
+    /// own: from here on they gather in the listener's queue. Connections that are in notice nothing of it.
+    pub(super) fn on_listener(&mut self) {
+        if self.accept() >= HERD && !self.door.gathering {
+            self.gather(true);
+        }
+    }
+
+    /// Whether a herd is coming, so that [`Self::accept_gathered`] has to be called once in a while.
+    pub(super) fn is_gathering(&self) -> bool {
+        self.door.gathering
+    }
+
+    /// Accepts what has gathered, in a turn of its own. The herd is over when that was little.
+    pub(super) fn accept_gathered(&mut self) {
+        self.look_at_the_clock();
+        if self.accept() < HERD {
+            // What came since is told at once.
+            self.gather(false);
+        }
+        self.end_turn();
+        self.go_on_if_more();
+    }
+
+    fn gather(&mut self, on: bool) {
+        let Some(listener) = &self.listener else { return self.door.gathering = false };
+        match self.poll.mute(listener, LISTENER, on) {
+            Ok(()) => self.door.gathering = on,
+            Err(error) => tracing::warn!(%error, "cannot change how the listener is watched"),
+        }
+    }
+
+    /// Accepts what waits, up to a turn's share, and says how many that were.
+    pub(super) fn accept(&mut self) -> usize {
+        for accepted in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = &self.listener else { return accepted };
             match sockets::accept(listener) {
                 Accepted::Connection(socket, peer) => self.admit(socket, peer),
                 Accepted::Gone => {}
-                Accepted::WouldBlock => return,
+                Accepted::WouldBlock => return accepted,
                 Accepted::Exhausted(_) if self.turn_away_one() => {}
                 // Nothing can be done before something is closed; the next tick looks again.
-                Accepted::Exhausted(_) => return,
+                Accepted::Exhausted(_) => return accepted,
             }
         }
         self.accept_again = true;
+        ACCEPTS_PER_TURN
     }
 
     /// There is no descriptor left for the next connection: the spare one takes it just long enough to

@@ -44,9 +44,7 @@ impl Shard {
         self.tell_refusals();
         self.go_on_draining();
         self.end_turn();
-        if !self.again.is_empty() || self.accept_again || self.drain == Drain::Done {
-            self.mailbox.notify();
-        }
+        self.go_on_if_more();
     }
 
     fn look_at(&mut self, token: Token) {

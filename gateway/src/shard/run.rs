@@ -96,7 +96,7 @@ async fn serve<R: Runtime>(setup: ShardSetup) -> io::Result<()> {
     let mut awaitable = R::Awaitable::new(shard.poll.awaitable()?)?;
     let shard = Rc::new(RefCell::new(shard));
     R::spawn(keep_time::<R>(Rc::clone(&shard)));
-    pump(&shard, &mut awaitable).await
+    pump::<R>(&shard, &mut awaitable).await
 }
 
 /// Turns taken in a row before the runtime gets its share (timers) again.
@@ -105,19 +105,37 @@ const TURNS_PER_WAIT: usize = 64;
 /// One wait for all connections together, then turns for as long as they are full of work: under load
 /// that saves the runtime's way round, with its poll and its `io_uring_enter`, for all but one of them.
 /// After a turn with a single event another would mostly find nothing.
-async fn pump(shard: &RefCell<Shard>, awaitable: &mut impl Awaitable) -> io::Result<()> {
+async fn pump<R: Runtime>(
+    shard: &Rc<RefCell<Shard>>,
+    awaitable: &mut R::Awaitable,
+) -> io::Result<()> {
     loop {
         awaitable.readable().await?;
-        let mut shard = shard.borrow_mut();
+        let mut turning = shard.borrow_mut();
+        let gathering = turning.is_gathering();
         for _ in 0..TURNS_PER_WAIT {
-            let events = shard.turn()?;
-            if shard.drain == Drain::Done {
+            let events = turning.turn()?;
+            if turning.drain == Drain::Done {
                 return Ok(());
             }
             if events < 2 {
                 break;
             }
         }
+        if turning.is_gathering() && !gathering {
+            R::spawn(accept_gathered::<R>(Rc::clone(shard)));
+        }
+    }
+}
+
+/// How long connections of a herd gather: long enough for some ten of them, and short beside their login.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// Accepts a herd.
+async fn accept_gathered<R: Runtime>(shard: Rc<RefCell<Shard>>) {
+    while shard.borrow().is_gathering() {
+        R::sleep(GATHER).await;
+        shard.borrow_mut().accept_gathered();
     }
 }
 

@@ -134,7 +134,7 @@ impl Shard {
         }
         for event in &ready {
             match event.token {
-                LISTENER => self.accept(),
+                LISTENER => self.on_listener(),
                 MAILBOX => self.open_mailbox(),
                 _ => self.on_ready(*event),
             }
@@ -142,11 +142,15 @@ impl Shard {
         let events = ready.len();
         self.ready = ready;
         self.end_turn();
-        if !self.again.is_empty() || self.accept_again {
-            // The pump waits for the poll set: an entry in our own mailbox lets it go on at once.
+        self.go_on_if_more();
+        Ok(events)
+    }
+
+    /// The pump waits for the poll set: an entry in our own mailbox lets it go on at once.
+    pub(super) fn go_on_if_more(&self) {
+        if !self.again.is_empty() || self.accept_again || self.drain == Drain::Done {
             self.mailbox.notify();
         }
-        Ok(events)
     }
 
     #[allow(

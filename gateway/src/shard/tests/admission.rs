@@ -80,7 +80,7 @@ fn logins_over_the_bound_are_shed_with_a_delay() {
         json.upgrade("/ws");
         tcp.send(&codec::binary::PREFACE);
         let mut waiting: Vec<_> = (0..2).map(|_| server.connect()).collect();
-        waiting.iter_mut().for_each(|peer| peer.upgrade("/ws?user_id=a"));
+        waiting.iter_mut().for_each(|peer| peer.send(handshake("/ws?user_id=a").as_bytes()));
         let calls = [server.next_call(), server.next_call()];
 
         json.text(r#"{"cmd":1,"payload":{"token":"t"}}"#);
@@ -105,6 +105,7 @@ fn logins_over_the_bound_are_shed_with_a_delay() {
         assert_eq!((stats.logins_shed, stats.refused_overload), (2, 1));
         calls.iter().for_each(|call| server.welcome(call, 7));
         for peer in &mut waiting {
+            peer.upgraded();
             peer.text(r#"{"cmd":0}"#);
             assert_eq!(peer.next_json()["code"], 0);
         }
@@ -120,7 +121,7 @@ fn logins_that_never_end_well_do_not_use_up_the_bound() {
         let mut server = start(io, serve(), |config| config.admission.max_logins = 2);
         for _ in 0..5 {
             let mut peer = server.connect();
-            peer.upgrade("/ws?user_id=a");
+            peer.send(handshake("/ws?user_id=a").as_bytes());
             let call = server.next_call();
             server.mailbox.order(crate::mailbox::Order::Close {
                 slot: call.slot,
@@ -128,6 +129,7 @@ fn logins_that_never_end_well_do_not_use_up_the_bound() {
                 code: 4900,
                 reason: String::new(),
             });
+            peer.upgraded();
             assert_eq!(peer.close_code(), 4900);
             assert!(matches!(server.next_call().request, Some(call::Request::Closed(_))));
         }

@@ -28,11 +28,24 @@ struct Compressing {
 
 impl Compressing {
     fn open(server: &Server, target: &str) -> Self {
-        let offer = Offer { client_max_window_bits: Some(WindowBits::Fifteen), ..Offer::default() };
+        Self::agreed(Self::offered(server, target))
+    }
+
+    fn offer() -> Offer {
+        Offer { client_max_window_bits: Some(WindowBits::Fifteen), ..Offer::default() }
+    }
+
+    fn offered(server: &Server, target: &str) -> Peer {
         let mut peer = server.connect();
         let mut request = Vec::new();
+        let offer = Self::offer();
         write_client_request_offering(&mut request, "a", target, &[], Some(&offer), NONCE);
         peer.send(&request);
+        peer
+    }
+
+    fn agreed(mut peer: Peer) -> Self {
+        let offer = Self::offer();
         let (head_len, agreement) = loop {
             assert!(peer.fill() > 0);
             if let Some(response) = read_response_to(&peer.bytes, Some(&offer), NONCE).unwrap() {
@@ -100,9 +113,10 @@ impl Compressing {
 
     /// A connection that is logged in as `user_id`.
     fn log_in(server: &mut Server, user_id: u64) -> (Self, Call) {
-        let mut client = Self::open(server, &format!("/ws?user_id=u{user_id}"));
+        let peer = Self::offered(server, &format!("/ws?user_id=u{user_id}"));
         let call = server.next_call();
         server.welcome(&call, user_id);
+        let mut client = Self::agreed(peer);
         client.send(Opcode::Text, br#"{"cmd":0}"#);
         assert_eq!(client.next_json().0["cmd"], 0);
         (client, call)

@@ -145,7 +145,7 @@ fn what_comes_while_a_login_is_under_way_is_not_lost() {
     on_every_driver(|io| {
         let mut server = start(io, serve(), |config| config.limits.message_burst = 100);
         let mut peer = server.connect();
-        peer.upgrade("/ws?user_id=u1");
+        peer.send(handshake("/ws?user_id=u1").as_bytes());
         let call = server.next_call();
         (0..50).for_each(|id| peer.text(&send_text(id)));
         std::thread::sleep(Duration::from_millis(100));

@@ -149,7 +149,7 @@ fn resets_on_the_way_in_leave_nothing_behind() {
             upgraded.upgrade("/ws");
             reset(upgraded);
             let mut logging_in = server.connect();
-            logging_in.upgrade("/ws?user_id=u1");
+            logging_in.send(head.as_bytes());
             let call = server.next_call();
             reset(logging_in);
             server.welcome(&call, 1);

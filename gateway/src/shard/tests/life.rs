@@ -185,6 +185,20 @@ fn a_herd_is_accepted_whole() {
             assert!(peer.fill() > 0, "no answer");
             assert!(peer.bytes.starts_with(b"HTTP/1.1 101"));
         }
+        // While the herd came the listener was looked at once in a while; afterwards it is watched again,
+        // and nobody looks at it for nothing.
+        std::thread::sleep(Duration::from_millis(100));
+        let before = server.gateway.stats();
+        for _ in 0..3 {
+            server.connect().upgrade("/");
+        }
+        let passed = |stats: &crate::shard::StatsSnapshot| stats.turns - before.turns;
+        eventually("they are gone", || server.gateway.stats().connections == before.connections);
+        let after = passed(&server.gateway.stats());
+        assert!((3..100).contains(&after), "{after} turns");
+        std::thread::sleep(Duration::from_millis(200));
+        let idle = passed(&server.gateway.stats()) - after;
+        assert!(idle <= 3, "{idle} turns without traffic");
         server.gateway.stop().unwrap();
     });
 }

@@ -99,9 +99,10 @@ impl Server {
     /// A connection that is logged in as `user_id`, and its slot and generation.
     fn log_in(&mut self, user_id: u64) -> (Peer, Call) {
         let mut peer = self.connect();
-        peer.upgrade(&format!("/ws?user_id=u{user_id}"));
+        peer.send(handshake(&format!("/ws?user_id=u{user_id}")).as_bytes());
         let call = self.next_call();
         self.welcome(&call, user_id);
+        peer.upgraded();
         // The answer to a heartbeat tells that the welcome was taken in.
         peer.text(r#"{"cmd":0}"#);
         assert_eq!(peer.next_json()["cmd"], 0);
@@ -167,6 +168,11 @@ impl Peer {
 
     fn upgrade(&mut self, target: &str) {
         self.send(handshake(target).as_bytes());
+        self.upgraded();
+    }
+
+    /// Reads the 101. With a login by handshake it comes when the login is over.
+    fn upgraded(&mut self) {
         while !self.bytes.windows(4).any(|four| four == b"\r\n\r\n") {
             assert!(self.fill() > 0);
         }
