@@ -34,6 +34,8 @@ async fn a_registration_is_seen_changed_and_removed() {
 
     let old = first.epoch();
     first.revoke().await.unwrap();
+    // At once, not when the lease runs out.
+    assert!(etcd.discover("gateways").await.unwrap().current().is_empty());
     assert!(soon("the end is seen", discovery.changed()).await.is_empty());
     let second = etcd.register("gateways", "gw-1", "x", true).await.unwrap();
     assert!(second.epoch() > old);
