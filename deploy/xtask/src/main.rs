@@ -4,6 +4,7 @@ mod autobahn;
 mod bench;
 mod build;
 mod callgrind;
+mod chaos;
 mod cluster;
 mod daemon;
 mod flame;
@@ -56,6 +57,8 @@ enum Command {
     Servers(servers::Args),
     /// The cluster form on this machine: servers, gateways and logic services.
     Cluster(cluster::Args),
+    /// Kill and hinder real processes and servers under load, and let the oracle judge.
+    Chaos(chaos::Args),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Servers(args) => servers::run(&args),
         Command::Cluster(args) => cluster::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

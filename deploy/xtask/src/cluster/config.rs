@@ -8,8 +8,8 @@ use super::node::Node;
 #[derive(Debug, Clone)]
 pub(super) struct Common {
     pub(super) kafka: String,
-    pub(super) mysql: String,
-    pub(super) redis_url: String,
+    pub(super) database: String,
+    pub(super) cache: String,
     pub(super) etcd: String,
     /// Logins by mere name.
     pub(super) dev_login: bool,
@@ -29,7 +29,8 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
-    fn holds(self, node: Node) -> bool {
+    /// Whether it is for this process.
+    pub(crate) fn holds(self, node: Node) -> bool {
         match self {
             Self::Gateways => matches!(node, Node::Gateway(_)),
             Self::Logic => matches!(node, Node::Logic(_)),
@@ -61,8 +62,8 @@ pub(super) fn text(common: &Common, node: Node, ports: &[u16]) -> String {
             ("instance", string(&node.to_string())),
             ("grpc_listen", string(&address(0))),
             ("http_listen", string(&address(1))),
-            ("mysql", string(&common.mysql)),
-            ("redis", string(&common.redis_url)),
+            ("mysql", string(&common.database)),
+            ("redis", string(&common.cache)),
         ],
     };
     settings.push(("kafka", string(&common.kafka)));
@@ -109,8 +110,8 @@ mod tests {
     fn files_are_toml_and_hold_what_was_said() {
         let common = Common {
             kafka: "127.0.0.1:1".into(),
-            mysql: "mysql://a:b\"\\c\u{7f}@h".into(),
-            redis_url: "redis://h".into(),
+            database: "mysql://a:b\"\\c\u{7f}@h".into(),
+            cache: "redis://h".into(),
             etcd: "http://h".into(),
             dev_login: true,
             more: vec![
@@ -125,7 +126,7 @@ mod tests {
         assert_eq!(gateway["dev_login"].as_bool(), Some(true));
         assert!(!gateway.contains_key("content_max_bytes"));
         let logic = parse(Node::Logic(1));
-        assert_eq!(logic["mysql"].as_str(), Some(common.mysql.as_str()));
+        assert_eq!(logic["mysql"].as_str(), Some(common.database.as_str()));
         assert_eq!(logic["content_max_bytes"].as_integer(), Some(7));
         assert_eq!(logic["log"].as_str(), Some("debug"));
     }

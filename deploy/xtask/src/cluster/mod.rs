@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use binaries::Binaries;
+pub(crate) use binaries::Binaries;
+pub(crate) use config::Scope;
 use layout::Layout;
-use node::{Node, Size};
-use set::{Cluster, Plan};
+pub(crate) use node::{Node, Size};
+pub(crate) use set::{Cluster, Plan};
 
 use crate::interrupt::Interrupt;
 use crate::repo::Repo;

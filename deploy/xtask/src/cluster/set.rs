@@ -183,8 +183,8 @@ impl Cluster {
     fn common(&self) -> anyhow::Result<Common> {
         Ok(Common {
             kafka: self.servers.address(Kind::Kafka)?,
-            mysql: self.servers.address(Kind::MariaDb)?,
-            redis_url: self.servers.address(Kind::Redis)?,
+            database: self.servers.address(Kind::MariaDb)?,
+            cache: self.servers.address(Kind::Redis)?,
             etcd: self.servers.address(Kind::Etcd)?,
             dev_login: self.plan.dev_login,
             more: self.plan.settings.clone(),

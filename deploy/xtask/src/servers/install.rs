@@ -52,7 +52,7 @@ pub(super) fn ensure(
     interrupt: &Interrupt,
     say: &mut dyn FnMut(&str),
 ) -> anyhow::Result<PathBuf> {
-    let jars = cache.join(format!("kafka-{}", kafka_version()));
+    let jars = kafka_folder(cache);
     let with_kafka = kinds.contains(&Kind::Kafka);
     let fetch = with_kafka && !is_complete(&jars);
     let mut needs: Vec<&Need> = Vec::new();
@@ -73,6 +73,15 @@ pub(super) fn ensure(
         fetch_kafka(&jars, interrupt, say)?;
     }
     Ok(jars.join("libs"))
+}
+
+/// The folder of Kafka's jars, fetched or not.
+pub(super) fn jars(cache: &Path) -> PathBuf {
+    kafka_folder(cache).join("libs")
+}
+
+fn kafka_folder(cache: &Path) -> PathBuf {
+    cache.join(format!("kafka-{}", kafka_version()))
 }
 
 /// A program on the path or among the system's servers.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 pub(crate) use kind::Kind;
+pub(crate) use probe::ask;
 pub(crate) use set::Servers;
 
 use crate::interrupt::Interrupt;

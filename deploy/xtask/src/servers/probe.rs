@@ -28,11 +28,31 @@ pub(super) fn answers(kind: Kind, port: u16) -> bool {
         Kind::Redis => pongs,
         Kind::Etcd => is_healthy,
     };
-    ask(port, question, judge).unwrap_or(false)
+    judged(port, question, judge).unwrap_or(false)
+}
+
+/// One question that is answered with one line.
+///
+/// # Errors
+/// When there is no answer within half a second.
+pub(crate) fn ask(port: u16, question: &[u8]) -> std::io::Result<String> {
+    let mut line = String::new();
+    judged(port, question, |answer| {
+        answer.contains(&b'\n').then(|| {
+            line = String::from_utf8_lossy(answer).trim_end().to_owned();
+            true
+        })
+    })?;
+    Ok(line)
 }
 
 /// Reads until the answer is judged or the patience is over.
-fn ask(port: u16, question: &[u8], judge: fn(&[u8]) -> Option<bool>) -> std::io::Result<bool> {
+fn judged(
+    port: u16,
+    question: &[u8],
+    judge: impl FnMut(&[u8]) -> Option<bool>,
+) -> std::io::Result<bool> {
+    let mut judge = judge;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -30,6 +30,10 @@ pub(super) struct Place {
     /// A folder of its own.
     pub(super) folder: PathBuf,
     pub(super) ports: Vec<u16>,
+    /// The port it names to clients, where it does so.
+    pub(super) advertised: u16,
+    /// Further options.
+    pub(super) options: Vec<OsString>,
     /// Where Kafka's jars are.
     pub(super) jars: PathBuf,
     /// By which tools that prepare the data folder are found when we were killed meanwhile.
@@ -83,12 +87,13 @@ impl Place {
     /// # Errors
     /// When its program is not installed.
     pub(super) fn program(&self) -> anyhow::Result<Program> {
-        let (name, arguments) = match self.kind {
+        let (name, mut arguments) = match self.kind {
             Kind::Kafka => ("java", self.kafka()),
             Kind::MariaDb => ("mariadbd", self.mariadb()),
             Kind::Redis => ("redis-server", vec![self.folder.join("server.conf").into()]),
             Kind::Etcd => ("etcd", self.etcd()),
         };
+        arguments.extend(self.options.iter().cloned());
         Ok(Program {
             path: program(name)?,
             arguments,
@@ -103,6 +108,7 @@ impl Place {
             Kind::Kafka => {
                 let text = KAFKA_PROPERTIES
                     .replace("{PORT}", &self.port(0).to_string())
+                    .replace("{ADVERTISED_PORT}", &self.advertised.to_string())
                     .replace("{CONTROLLER_PORT}", &self.port(1).to_string())
                     .replace("{DATA}", &self.data().display().to_string());
                 vec![("server.properties", text), ("log4j2.properties", KAFKA_LOGGING.into())]
@@ -257,7 +263,9 @@ mod tests {
     fn place(kind: Kind) -> Place {
         let ports = vec![21_001, 21_002];
         let tools = Mark::new(Path::new("/"), "tools").unwrap();
-        Place { kind, folder: "/f".into(), ports, jars: "/jars".into(), tools }
+        let (advertised, options) = (21_003, vec!["--more".into()]);
+        let (folder, jars) = ("/f".into(), "/jars".into());
+        Place { kind, folder, ports, advertised, options, jars, tools }
     }
 
     #[test]
@@ -269,7 +277,10 @@ mod tests {
             }
         }
         let (_, properties) = place(Kind::Kafka).files().remove(0);
-        assert!(properties.contains("PLAINTEXT://127.0.0.1:21001,CONTROLLER://127.0.0.1:21002"));
+        for (key, port) in [("\nlisteners", 21001), ("\nadvertised.listeners", 21003)] {
+            let line = format!("{key}=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:21002");
+            assert!(properties.contains(&line), "{line} in {properties}");
+        }
         assert!(properties.contains("log.dirs=/f/data\n"));
     }
 

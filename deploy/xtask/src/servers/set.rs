@@ -1,5 +1,7 @@
 //! A set of servers in a folder: started, looked at, killed, started again, ended.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -32,12 +34,16 @@ pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 pub(crate) struct Servers {
     folder: PathBuf,
     /// Where jars are kept for all sets.
-    pub(super) cache: PathBuf,
+    cache: PathBuf,
     ports: Ports,
     kinds: Vec<Kind>,
     life: Life,
     /// Removed at the very end, when the set is private.
     scratch: Option<Scratch>,
+    /// Further options.
+    options: BTreeMap<Kind, Vec<OsString>>,
+    /// The port that Kafka names to its clients, when it is not its own.
+    kafka_road: Option<u16>,
 }
 
 impl Servers {
@@ -52,7 +58,16 @@ impl Servers {
         let kinds = Kind::ALL.into_iter().filter(|kind| kind.external().is_none()).collect();
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let ports = Ports::open(&folder.join(PORTS))?;
-        Ok(Self { folder, cache, ports, kinds, life: Life::OnItsOwn, scratch: None })
+        Ok(Self {
+            folder,
+            cache,
+            ports,
+            kinds,
+            life: Life::OnItsOwn,
+            scratch: None,
+            options: BTreeMap::new(),
+            kafka_road: None,
+        })
     }
 
     /// A set of its own in a scratch folder, started. It ends with this value, and by the kernel's
@@ -66,15 +81,49 @@ impl Servers {
         interrupt: &Interrupt,
         say: &mut dyn FnMut(&str),
     ) -> anyhow::Result<Self> {
+        let mut servers = Self::prepare_private(purpose, kinds)?;
+        servers.up(interrupt, say)?;
+        Ok(servers)
+    }
+
+    /// The same, not yet started.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub(crate) fn prepare_private(purpose: &str, kinds: &[Kind]) -> anyhow::Result<Self> {
         let scratch = Scratch::create(purpose)?;
         let folder = scratch.path().to_path_buf();
         let ports = Ports::open(&folder.join(PORTS))?;
-        let cache = cache_folder()?;
-        let kinds = kinds.to_vec();
-        let mut servers =
-            Self { folder, cache, ports, kinds, life: Life::WithUs, scratch: Some(scratch) };
-        servers.up(interrupt, say)?;
-        Ok(servers)
+        Ok(Self {
+            cache: cache_folder()?,
+            ports,
+            kinds: kinds.to_vec(),
+            life: Life::WithUs,
+            scratch: Some(scratch),
+            options: BTreeMap::new(),
+            kafka_road: None,
+            folder,
+        })
+    }
+
+    /// A further option of a server, from its next start.
+    pub(crate) fn add_option(&mut self, kind: Kind, option: &str) {
+        self.options.entry(kind).or_default().push(option.into());
+    }
+
+    /// Clients of Kafka are sent to this port from its next start. Returns where it is itself.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub(crate) fn lead_kafka_through(&mut self, port: u16) -> anyhow::Result<u16> {
+        self.kafka_road = Some(port);
+        let own = self.ports.choose(Kind::Kafka.name(), Kind::Kafka.ports())?;
+        own.first().copied().context("Kafka has no port")
+    }
+
+    /// Where Kafka's programs are.
+    pub(crate) fn kafka_jars(&self) -> PathBuf {
+        install::jars(&self.cache)
     }
 
     /// No server at all: addresses for processes that ask nobody.
@@ -85,15 +134,11 @@ impl Servers {
         for kind in Kind::ALL {
             ports.choose(kind.name(), kind.ports())?;
         }
-        let (folder, cache) = (folder.to_path_buf(), folder.to_path_buf());
-        Ok(Self {
-            folder,
-            cache,
-            ports,
-            kinds: Kind::ALL.into(),
-            life: Life::WithUs,
-            scratch: None,
-        })
+        let mut servers = Self::prepare_private("no-servers", &[])?;
+        (servers.folder, servers.ports) = (folder.to_path_buf(), ports);
+        servers.kinds = Kind::ALL.to_vec();
+        servers.scratch = None;
+        Ok(servers)
     }
 
     /// The folder of this set.
@@ -240,7 +285,8 @@ impl Servers {
         {
             return Ok(address);
         }
-        let port = self.port(kind).with_context(|| {
+        let road = self.kafka_road.filter(|_| kind == Kind::Kafka);
+        let port = road.or_else(|| self.port(kind)).with_context(|| {
             format!("{} was never started; run: cargo xtask servers up", kind.name())
         })?;
         Ok(kind.address(port))
@@ -319,7 +365,9 @@ impl Servers {
             bail!("{FOLDER_VARIABLE}: {} has unusual characters", folder.display());
         }
         let tools = self.tools_mark(kind)?;
-        Ok(Place { kind, folder, ports, jars: jars.to_path_buf(), tools })
+        let advertised = self.kafka_road.or(ports.first().copied()).unwrap_or_default();
+        let options = self.options.get(&kind).cloned().unwrap_or_default();
+        Ok(Place { kind, folder, ports, advertised, options, jars: jars.to_path_buf(), tools })
     }
 }
 

@@ -68,7 +68,7 @@ fn sql(port: u16, statement: &str) -> String {
 
 fn topics(servers: &Servers, arguments: &[&str]) -> String {
     let mut command = Command::new("java");
-    let jars = servers.cache.join("kafka-4.3.0/libs/*");
+    let jars = servers.kafka_jars().join("*");
     command.arg("-cp").arg(jars).arg("org.apache.kafka.tools.TopicCommand");
     let address = servers.address(Kind::Kafka).unwrap();
     let text = output(command.args(["--bootstrap-server", &address]).args(arguments));

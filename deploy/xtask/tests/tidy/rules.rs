@@ -163,7 +163,7 @@ pub(crate) const CRATES: &[Crate] = &[
         package: "xtask",
         imports: &[],
         test_imports: &[],
-        order: "interrupt, scratch, pinned, ports, repo < job, daemon < build, server, web, callgrind, servers < cluster < autobahn, fuzz, instructions < start | verify | bench | flame < main",
+        order: "interrupt, scratch, pinned, ports, repo < job, daemon < build, server, web, callgrind, servers < cluster < autobahn, fuzz, instructions, chaos < start | verify | bench | flame < main",
         unsafe_rooms: &[],
         pure: &[],
         only_in: &[],

@@ -1,0 +1,266 @@
+//! `cargo xtask chaos`: faults on real processes and servers under load, judged by the oracle, each
+//! beside a control run in which a safeguard is off.
+
+mod cache_file;
+mod load;
+mod poison;
+mod random;
+mod rows;
+mod table;
+mod trial;
+mod twins;
+mod valve;
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+
+use random::Random;
+use rows::{Control, ROWS, Row};
+use table::{Kind as RunKind, Run};
+use trial::Bench;
+use valve::Valve;
+
+use crate::build::{self, LOADGEN};
+use crate::cluster::{Binaries, Cluster, Plan, Scope};
+use crate::interrupt::Interrupt;
+use crate::repo::Repo;
+use crate::scratch::Scratch;
+use crate::servers::{self, Servers};
+
+/// The variable by which a build with fault injection is told what to do without.
+const FAULT_VARIABLE: &str = "CORELANE_FAULT";
+
+/// Which rows, and how often.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Trials of each row [default: 50, with --short 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    trials: Option<u32>,
+    /// Trials of each control run; it ends with the first that shows damage.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    control_trials: u32,
+    /// Only these rows, such as F1,F4.
+    #[arg(long, value_delimiter = ',', value_name = "ROW")]
+    rows: Vec<String>,
+    /// A few rows, one trial each, without control runs.
+    #[arg(long)]
+    short: bool,
+    /// Repeats what was drawn; printed when it is not given.
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Leave the control runs out.
+    #[arg(long)]
+    no_control: bool,
+    /// List the rows and end.
+    #[arg(long)]
+    list: bool,
+    /// Write the results as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Runs the rows asked for and prints the table of results.
+///
+/// # Errors
+/// When there is no such row, or the cluster cannot be built or started.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.list {
+        let lines = ROWS.iter().map(|row| format!("{:<4} {}", row.id, row.fault));
+        return print(&lines.collect::<Vec<_>>()).map(|()| ExitCode::SUCCESS);
+    }
+    let interrupt = Interrupt::on_signals()?;
+    let rows = choose(&args.rows, args.short)?;
+    let seed = args.seed.unwrap_or_else(fresh_seed);
+    eprintln!("seed {seed}");
+    let mut say = |line: &str| eprintln!("{line}");
+    let trials = args.trials.unwrap_or(if args.short { 1 } else { 50 });
+    let controls = if args.short || args.no_control { 0 } else { args.control_trials };
+    let runs = run_rows(&rows, trials, controls, seed, &interrupt, &mut say)?;
+    print(&table::lines(&runs))?;
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&runs)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let good = runs.iter().all(Run::is_good);
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs rows; what is said meanwhile is one line a trial.
+///
+/// # Errors
+/// When something does not build or start, or on an interrupt.
+fn run_rows(
+    rows: &[&'static Row],
+    trials: u32,
+    controls: u32,
+    seed: u64,
+    interrupt: &Interrupt,
+    say: &mut dyn FnMut(&str),
+) -> anyhow::Result<Vec<Run>> {
+    let repo = Repo::find()?;
+    let loadgen = build::build(&repo, LOADGEN, "release", interrupt)?;
+    let with_faults = controls > 0;
+    let product = Binaries::build(&repo, false, interrupt)?;
+    let kept = Scratch::create("chaos")?;
+    // Built with faults next: the same names then mean other programs.
+    let product = product.keep(&kept.path().join("product"))?;
+    let faulty = match with_faults {
+        true => Some(Binaries::build(&repo, true, interrupt)?.keep(&kept.path().join("faulty"))?),
+        false => None,
+    };
+    let mut seeds = Random::new(seed);
+    let mut runs = Vec::new();
+    for row in rows {
+        let seed = seeds.next();
+        let workshop = Workshop { row, loadgen: &loadgen, folder: &kept, interrupt };
+        runs.push(workshop.run(&product, None, trials, seed, say)?);
+        let Some(faulty) = &faulty else { continue };
+        if let Control::None(reason) = row.control {
+            say(&format!("{} control: none ({reason})", row.id));
+            continue;
+        }
+        runs.push(workshop.run(faulty, Some(row.control), controls, seed, say)?);
+    }
+    Ok(runs)
+}
+
+/// What all trials of a row share.
+struct Workshop<'a> {
+    row: &'static Row,
+    loadgen: &'a std::path::Path,
+    folder: &'a Scratch,
+    interrupt: &'a Interrupt,
+}
+
+impl Workshop<'_> {
+    /// Starts a cluster and runs trials on it; a control run ends with the first that shows
+    /// damage.
+    fn run(
+        &self,
+        binaries: &Binaries,
+        control: Option<Control>,
+        trials: u32,
+        seed: u64,
+        say: &mut dyn FnMut(&str),
+    ) -> anyhow::Result<Run> {
+        let kind = if control.is_some() { RunKind::Control } else { RunKind::Product };
+        let mut run = Run::new(self.row, kind);
+        let valve = if self.row.needs_valve() { Some(Valve::listen()?) } else { None };
+        let mut cluster = self.cluster(binaries, control, valve.as_ref(), say)?;
+        let mut seeds = Random::new(seed);
+        let mut bench = Bench {
+            cluster: &mut cluster,
+            valve: valve.as_ref(),
+            loadgen: self.loadgen,
+            folder: self.folder.path(),
+            interrupt: self.interrupt,
+        };
+        for number in 1..=trials {
+            let seed = seeds.next();
+            let name = format!("{} {} {number}/{trials}", self.row.id, kind.word());
+            match bench.run(self.row, seed) {
+                Ok(outcome) => {
+                    say(&format!("{name}: {}", table::trial_line(&outcome)));
+                    run.outcomes.push(outcome);
+                }
+                Err(error) if self.interrupt.raised() => return Err(error),
+                Err(error) => {
+                    let error = format!("seed {seed}: {error:#}");
+                    say(&format!("{name}: {error}"));
+                    run.errors.push(error);
+                    // What is left of this cluster shows nothing any more.
+                    break;
+                }
+            }
+            if kind == RunKind::Control && run.shows_damage() {
+                break;
+            }
+        }
+        Ok(run)
+    }
+
+    fn cluster(
+        &self,
+        binaries: &Binaries,
+        control: Option<Control>,
+        valve: Option<&Valve>,
+        say: &mut dyn FnMut(&str),
+    ) -> anyhow::Result<Cluster> {
+        let mut servers = Servers::prepare_private("chaos-servers", &servers::Kind::ALL)?;
+        if let Some(valve) = valve {
+            valve.lead_to(servers.lead_kafka_through(valve.port())?);
+        }
+        // Nothing of the load may be refused for its rate.
+        let limits =
+            ["messages_per_second", "message_burst", "requests_per_second", "request_burst"];
+        let mut settings: Vec<_> = limits
+            .iter()
+            .map(|key| (Scope::Gateways, (*key).to_owned(), String::from("1000000")))
+            .collect();
+        let mut fault = None;
+        match control {
+            Some(Control::Setting(scope, key, value)) => {
+                settings.push((scope, key.to_owned(), value.to_owned()));
+            }
+            Some(Control::Option(kind, option)) => servers.add_option(kind, option),
+            Some(Control::Fault(scope, name)) => fault = Some((scope, name)),
+            Some(Control::None(_)) | None => {}
+        }
+        servers.up(self.interrupt, say)?;
+        let plan = Plan { size: self.row.size, dev_login: true, settings };
+        let mut cluster = Cluster::beside(servers, binaries, plan)?;
+        if let Some((scope, name)) = fault {
+            for node in cluster.nodes().into_iter().filter(|node| scope.holds(*node)) {
+                cluster.set_environment(node, vec![(FAULT_VARIABLE.into(), name.into())]);
+            }
+        }
+        cluster.up(self.interrupt)?;
+        Ok(cluster)
+    }
+}
+
+fn choose(names: &[String], short: bool) -> anyhow::Result<Vec<&'static Row>> {
+    let known = |name: &&String| ROWS.iter().any(|row| row.id.eq_ignore_ascii_case(name));
+    if let Some(name) = names.iter().find(|name| !known(name)) {
+        let ids: Vec<_> = ROWS.iter().map(|row| row.id).collect();
+        bail!("there is no row {name:?}; the rows are {}", ids.join(", "));
+    }
+    let named = |row: &&Row| names.iter().any(|name| row.id.eq_ignore_ascii_case(name));
+    let wanted = |row: &&Row| if names.is_empty() { !short || row.short } else { named(row) };
+    Ok(ROWS.iter().filter(wanted).collect())
+}
+
+fn fresh_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Random::new(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)).next()
+}
+
+fn print(lines: &[String]) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    Ok(out.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_chosen_by_name() {
+        let ids = |names: &[&str], short| -> Vec<&str> {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            choose(&names, short).unwrap().iter().map(|row| row.id).collect()
+        };
+        assert_eq!(ids(&["f4", "F1"], false), ["F1", "F4"]);
+        assert_eq!(ids(&[], false).len(), ROWS.len());
+        assert!((1..ROWS.len()).contains(&ids(&[], true).len()));
+        let error = choose(&["F99".into()], false).unwrap_err().to_string();
+        assert!(error.contains("F99") && error.contains("F10"), "{error}");
+    }
+}
