@@ -1,10 +1,13 @@
 //! A started `corelane` and clients for it: everything goes over its outside surface.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+mod cluster;
+
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -44,8 +47,12 @@ pub fn command() -> Command {
 }
 
 pub struct Server {
-    child: Child,
+    /// `corelane`; in the cluster form all logic services and gateways.
+    processes: Vec<Child>,
     pub addr: String,
+    /// Where clients connect, in turns.
+    addrs: Vec<String>,
+    turn: AtomicUsize,
     pub ready_after: Duration,
 }
 
@@ -70,6 +77,10 @@ impl Server {
 
     fn spawn(mut command: Command, addr: &str, data: &Path, options: &[&str]) -> Self {
         let started = Instant::now();
+        if cluster::wanted() {
+            let cluster::Started { processes, addrs } = cluster::start(data, options);
+            return Self::of(processes, addrs, started);
+        }
         let mut child = command
             .args(["--listen", addr, "--data-dir"])
             .arg(data)
@@ -83,7 +94,17 @@ impl Server {
             .trim_end()
             .strip_prefix("corelane ready on http://")
             .unwrap_or_else(|| panic!("not a ready line: {line:?}"));
-        Self { child, addr: addr.to_owned(), ready_after: started.elapsed() }
+        let addr = addr.to_owned();
+        Self::of(vec![child], vec![addr], started)
+    }
+
+    fn of(processes: Vec<Child>, addrs: Vec<String>, started: Instant) -> Self {
+        let addr = addrs[0].clone();
+        Self { processes, addr, addrs, turn: AtomicUsize::new(0), ready_after: started.elapsed() }
+    }
+
+    fn next_addr(&self) -> &str {
+        &self.addrs[self.turn.fetch_add(1, Ordering::Relaxed) % self.addrs.len()]
     }
 
     pub fn start(data: &Path, options: &[&str]) -> Self {
@@ -96,18 +117,23 @@ impl Server {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.processes[0].id()
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        for process in &self.processes {
+            kill_process(Pid::from_child(process), signal).unwrap();
+        }
     }
 
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
+            let ended: Option<Vec<ExitStatus>> =
+                self.processes.iter_mut().map(|process| process.try_wait().unwrap()).collect();
+            if let Some(ended) = ended {
+                // Of several the one that did not end well, if any.
+                return ended.iter().find(|status| !status.success()).copied().unwrap_or(ended[0]);
             }
             assert!(Instant::now() < deadline, "corelane does not end");
             std::thread::sleep(Duration::from_millis(5));
@@ -120,8 +146,12 @@ impl Server {
     }
 
     pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        for process in &mut self.processes {
+            process.kill().unwrap();
+        }
+        for process in &mut self.processes {
+            process.wait().unwrap();
+        }
     }
 
     pub fn socket(&self, target: &str) -> Client {
@@ -133,11 +163,12 @@ impl Server {
         target: &str,
         headers: &[(&'static str, &str)],
     ) -> tungstenite::Result<Client> {
-        let mut request = format!("ws://{}{target}", self.addr).into_client_request()?;
+        let addr = self.next_addr();
+        let mut request = format!("ws://{addr}{target}").into_client_request()?;
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
-        let stream = TcpStream::connect(&self.addr)?;
+        let stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         match tungstenite::client(request, stream) {
@@ -166,7 +197,7 @@ impl Server {
         token: Option<&str>,
         body: Option<Value>,
     ) -> Reply {
-        rest(&self.addr, method, path, token, body)
+        rest(self.next_addr(), method, path, token, body)
     }
 
     /// Registers and logs in; the login's answer.
@@ -191,8 +222,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for process in &mut self.processes {
+            let _ = process.kill();
+        }
+        for process in &mut self.processes {
+            let _ = process.wait();
+        }
     }
 }
 
