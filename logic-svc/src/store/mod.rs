@@ -5,6 +5,8 @@
 #[allow(dead_code, unused_imports)]
 pub(crate) mod mysql;
 pub mod presence;
+#[cfg(feature = "cluster")]
+pub mod redis;
 pub(crate) mod sqlite;
 
 use proto::error::ErrorCode;

@@ -1,0 +1,23 @@
+//! The shared cache in Redis: who is connected where, what was said lately, locks. All of it may vanish at any moment:
+//! then routes are registered anew, and meanwhile every gateway is asked.
+//!
+//! Knows: the ports. Must not know: who asks.
+
+mod batch;
+mod client;
+mod entry;
+mod hot;
+mod link;
+mod options;
+mod reports;
+mod scripts;
+mod sessions;
+mod slots;
+mod value;
+mod warm;
+
+pub use client::{Client, Counters, Standing};
+pub use options::{BadAddress, Options};
+pub use reports::UserPresence;
+pub use sessions::{ClassPolicy, RouteSettings, SessionTable};
+pub use warm::{SendId, Warm, WarmSettings};

@@ -1,0 +1,203 @@
+//! What has to happen at once for one key, in the server's own language. Loaded with every connection.
+
+use std::sync::LazyLock;
+
+/// A script and its name at the server.
+pub(super) struct Script {
+    code: &'static str,
+    sha: LazyLock<String>,
+}
+
+impl Script {
+    /// Its text.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// Its name at the server.
+    pub(super) fn sha(&self) -> &str {
+        &self.sha
+    }
+}
+
+macro_rules! script {
+    ($(#[$doc:meta])* $name:ident, $code:expr) => {
+        $(#[$doc])*
+        pub(super) static $name: Script = Script {
+            code: $code,
+            sha: LazyLock::new(|| redis::Script::new($code).get_hash().to_owned()),
+        };
+    };
+}
+
+/// All of them.
+pub(super) fn all() -> [&'static Script; 8] {
+    [&LOGIN, &CLOSED, &REGISTER, &REPORT, &REPORTED, &ADD_IF_THERE, &RAISE, &UNLOCK]
+}
+
+script!(
+    /// A connection wants in.
+    /// `KEYS[1]` user_session of the user. `ARGV`: field of the device, its value, most connections, lifetime of the
+    /// key in ms, device class, policy of the class, oldest time in s at which an entry may have been seen last;
+    /// then fields and values of entries known to be dead, which are taken out.
+    /// Gives 0 (in), 1 (too many) or 2 (refused by the policy); the values that lost their place; fields and values of
+    /// all others.
+    LOGIN,
+    r"
+local key = KEYS[1]
+for i = 8, #ARGV, 2 do
+  if redis.call('HGET', key, ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', key, ARGV[i]) end
+end
+local all = redis.call('HGETALL', key)
+local gone, others, same, count = {}, {}, {}, 0
+local oldest = tonumber(ARGV[7])
+for i = 1, #all, 2 do
+  local field, value = all[i], all[i + 1]
+  if field == ARGV[1] then
+    gone[1] = value
+  else
+    local class, seen = string.match(value, '|([^|]*)|%d+|(%d+)$')
+    if not seen or tonumber(seen) < oldest then
+      redis.call('HDEL', key, field)
+    else
+      count = count + 1
+      others[#others + 1] = field
+      others[#others + 1] = value
+      if class == ARGV[5] then
+        same[#same + 1] = field
+        same[#same + 1] = value
+      end
+    end
+  end
+end
+if ARGV[6] == '2' and #same > 0 then return {2, {}, others} end
+if ARGV[6] == '1' then count = count - #same / 2 end
+if not gone[1] and count >= tonumber(ARGV[3]) then return {1, {}, others} end
+if ARGV[6] == '1' then
+  for i = 1, #same, 2 do
+    redis.call('HDEL', key, same[i])
+    gone[#gone + 1] = same[i + 1]
+  end
+end
+redis.call('HSET', key, ARGV[1], ARGV[2])
+redis.call('PEXPIRE', key, ARGV[4])
+return {0, gone, others}
+"
+);
+
+script!(
+    /// A connection ended, or entries are dead.
+    /// `KEYS[1]` user_session of the user. `ARGV`: beginnings of the values to be taken out, each up to the
+    /// generation of the connection. Gives how many were taken out.
+    CLOSED,
+    r"
+local all = redis.call('HGETALL', KEYS[1])
+local out = 0
+for i = 1, #all, 2 do
+  for j = 1, #ARGV do
+    if string.sub(all[i + 1], 1, #ARGV[j]) == ARGV[j] then
+      redis.call('HDEL', KEYS[1], all[i])
+      out = out + 1
+    end
+  end
+end
+return out
+"
+);
+
+script!(
+    /// A connection that is in tells so (again).
+    /// `KEYS[1]` user_session of the user. `ARGV`: field of the device, its value, how many bytes of it name the
+    /// connection, lifetime of the key in ms, the value known to be dead that may be replaced.
+    /// Gives nothing, or the value of another connection that has the place.
+    REGISTER,
+    r"
+local old = redis.call('HGET', KEYS[1], ARGV[1])
+local value = ARGV[2]
+if old and old ~= ARGV[5] then
+  local same = tonumber(ARGV[3])
+  if string.sub(old, 1, same) ~= string.sub(value, 1, same) then return old end
+  local login = string.match(old, '|(%d+)|%d+$')
+  if login then value = string.gsub(value, '|%d+|(%d+)$', '|' .. login .. '|%1') end
+end
+redis.call('HSET', KEYS[1], ARGV[1], value)
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return false
+"
+);
+
+script!(
+    /// A gateway reports.
+    /// `KEYS[1]` routes_marker. `ARGV`: run id of the server, id of the gateway, its epoch, its connections, time in
+    /// ms, age in ms from which on everything is registered anew, lifetime of the key in ms.
+    /// Gives 1 if the gateway has to register all its connections.
+    REPORT,
+    r"
+local key, field = KEYS[1], 'g:' .. ARGV[2]
+if redis.call('HGET', key, 'run') ~= ARGV[1] then
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'run', ARGV[1])
+end
+redis.call('PEXPIRE', key, ARGV[7])
+local epoch, at, state = string.match(redis.call('HGET', key, field) or '', '^(%d+)|(%d+)|(%a+)$')
+if epoch ~= ARGV[3] then state = 'unknown' end
+if state == 'partly' or (state ~= 'done' and tonumber(ARGV[4]) == 0) then
+  redis.call('HSET', key, field, ARGV[3] .. '|' .. ARGV[5] .. '|done')
+  return 0
+end
+if state == 'done' then
+  if tonumber(ARGV[5]) - tonumber(at) < tonumber(ARGV[6]) then return 0 end
+  return 1
+end
+redis.call('HSET', key, field, ARGV[3] .. '|' .. ARGV[5] .. '|asked')
+return 1
+"
+);
+
+script!(
+    /// A part of a gateway's connections was registered.
+    /// `KEYS[1]` routes_marker. `ARGV`: run id of the server, id of the gateway, its epoch, time in ms.
+    REPORTED,
+    r"
+local key, field = KEYS[1], 'g:' .. ARGV[2]
+if redis.call('HGET', key, 'run') ~= ARGV[1] then return 0 end
+local epoch, at, state = string.match(redis.call('HGET', key, field) or '', '^(%d+)|(%d+)|(%a+)$')
+if epoch ~= ARGV[3] then return 0 end
+if state == 'asked' then state = 'partly' end
+redis.call('HSET', key, field, epoch .. '|' .. ARGV[4] .. '|' .. state)
+return 1
+"
+);
+
+script!(
+    /// Adds to a set that exists. `KEYS[1]` the set; `ARGV`: lifetime of the key in ms, then what is added.
+    ADD_IF_THERE,
+    r"
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return redis.call('SADD', KEYS[1], unpack(ARGV, 2))
+"
+);
+
+script!(
+    /// Sets a number that only rises. `KEYS[1]` the number; `ARGV`: the number, lifetime of the key in ms.
+    RAISE,
+    r"
+local old = redis.call('GET', KEYS[1])
+if old and #old > #ARGV[1] then return 0 end
+if old and #old == #ARGV[1] and old >= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"
+);
+
+script!(
+    /// Gives a lock back (lifetime 0) or keeps it longer, if it is still the owner's.
+    /// `KEYS[1]` the lock; `ARGV`: its owner, lifetime in ms.
+    UNLOCK,
+    r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '0' then return redis.call('DEL', KEYS[1]) end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"
+);

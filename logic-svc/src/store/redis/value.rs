@@ -1,0 +1,40 @@
+//! Answers of Redis, read leniently: what is not of the kind asked for is empty.
+
+use redis::Value;
+
+/// The bytes of a string.
+pub(super) fn bytes(value: &Value) -> &[u8] {
+    match value {
+        Value::BulkString(bytes) => bytes,
+        Value::SimpleString(text) => text.as_bytes(),
+        _ => b"",
+    }
+}
+
+/// The items of a list.
+pub(super) fn list(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(items) => items,
+        _ => &[],
+    }
+}
+
+/// A number, also one that came as text.
+pub(super) fn int(value: &Value) -> i64 {
+    match value {
+        Value::Int(number) => *number,
+        other => {
+            std::str::from_utf8(bytes(other)).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+        }
+    }
+}
+
+/// A number that is not negative.
+pub(super) fn unsigned(value: &Value) -> u64 {
+    u64::try_from(int(value)).unwrap_or(0)
+}
+
+/// Fields and values of a hash.
+pub(super) fn pairs(value: &Value) -> impl Iterator<Item = (&[u8], &[u8])> {
+    list(value).chunks_exact(2).map(|pair| (bytes(&pair[0]), bytes(&pair[1])))
+}
