@@ -285,6 +285,21 @@ pub(crate) fn said(log: &Path, from: u64, wanted: impl Fn(&str) -> bool) -> bool
     read.is_ok() && text.split_inclusive('\n').any(|line| line.ends_with('\n') && wanted(line))
 }
 
+/// Ends by force whatever carries a mark, also what was forked meanwhile.
+///
+/// # Errors
+/// As [`Daemon::kill`]; also when there is always another one.
+pub(crate) fn kill_all(mark: &Mark) -> anyhow::Result<()> {
+    for _ in 0..100 {
+        let found = find_all(mark)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        found.into_iter().try_for_each(Daemon::kill)?;
+    }
+    bail!("{} starts processes faster than they can be ended", mark.0)
+}
+
 /// Ends several: asks all at once, waits, then forces.
 ///
 /// # Errors

@@ -39,13 +39,24 @@ impl Scope {
     }
 }
 
+/// Partitions of the topic that all gateways write to: enough for every logic service to get some.
+const PARTITIONS: u32 = 12;
+
+/// Which of its ports answers `/readyz`.
+pub(super) fn health_port(node: Node) -> usize {
+    match node {
+        Node::Gateway(_) => 0,
+        Node::Logic(_) => 1,
+    }
+}
+
 /// How many ports a process listens on.
 pub(super) fn ports(node: Node) -> usize {
     match node {
         // Clients; metrics.
         Node::Gateway(_) => 2,
-        // gRPC; REST, health and metrics.
-        Node::Logic(_) => 2,
+        // gRPC; REST and health; metrics.
+        Node::Logic(_) => 3,
     }
 }
 
@@ -57,11 +68,14 @@ pub(super) fn text(common: &Common, node: Node, ports: &[u16]) -> String {
             ("gateway_id", string(&node.to_string())),
             ("listen", string(&address(0))),
             ("metrics_listen", string(&address(1))),
+            ("upstream_partitions", PARTITIONS.to_string()),
         ],
         Node::Logic(_) => vec![
             ("instance", string(&node.to_string())),
             ("grpc_listen", string(&address(0))),
             ("http_listen", string(&address(1))),
+            ("metrics_listen", string(&address(2))),
+            ("partitions", PARTITIONS.to_string()),
             ("mysql", string(&common.database)),
             ("redis", string(&common.cache)),
         ],
@@ -119,7 +133,7 @@ mod tests {
                 (Scope::Logic, "content_max_bytes".into(), "7".into()),
             ],
         };
-        let parse = |node| text(&common, node, &[7, 8]).parse::<toml::Table>().unwrap();
+        let parse = |node| text(&common, node, &[7, 8, 9]).parse::<toml::Table>().unwrap();
         let gateway = parse(Node::Gateway(2));
         assert_eq!(gateway["gateway_id"].as_str(), Some("gateway-2"));
         assert_eq!(gateway["listen"].as_str(), Some("127.0.0.1:7"));

@@ -15,7 +15,7 @@ use super::node::{Node, Size};
 use crate::daemon::{self, Daemon, Life, Mark, Program};
 use crate::interrupt::Interrupt;
 use crate::ports::{Ports, is_free};
-use crate::servers::{Kind, Servers};
+use crate::servers::{Kind, Servers, ask};
 
 /// A process of ours is ready within seconds of its servers; a busy machine may be slower.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -42,6 +42,8 @@ pub(crate) struct Cluster {
     life: Life,
     /// Variables for a process, at its next start.
     environment: BTreeMap<Node, Vec<(String, OsString)>>,
+    /// Whether the ready line is believed only together with `/readyz`.
+    pub(super) asks_readyz: bool,
 }
 
 impl Cluster {
@@ -59,7 +61,8 @@ impl Cluster {
         let ports = Ports::open(&folder.join(PORTS))?;
         let life = servers.life();
         let (binaries, environment) = (binaries.clone(), BTreeMap::new());
-        Ok(Self { folder, ports, binaries, plan, servers, life, environment })
+        let asks_readyz = true;
+        Ok(Self { folder, ports, binaries, plan, servers, life, environment, asks_readyz })
     }
 
     /// A cluster of its own with servers of its own, started. It ends with this value; keep it on
@@ -175,8 +178,11 @@ impl Cluster {
     ) -> anyhow::Result<()> {
         let Launched { daemon, log, said_before } = launched;
         let begins = config::ready_line(node);
+        let ports = self.ports.get(&node.to_string()).unwrap_or_default();
+        let health = ports.get(config::health_port(node)).copied().unwrap_or_default();
         daemon::wait_ready(&node.to_string(), *daemon, log, READY_LIMIT, interrupt, || {
             daemon::said(log, *said_before, |line| line.starts_with(begins))
+                && (!self.asks_readyz || is_ready(health))
         })
     }
 
@@ -248,7 +254,7 @@ impl Cluster {
     /// # Errors
     /// When the kernel refuses.
     pub(crate) fn kill(&self, node: Node) -> anyhow::Result<()> {
-        daemon::find_all(&self.mark(node)?)?.into_iter().try_for_each(Daemon::kill)
+        daemon::kill_all(&self.mark(node)?)
     }
 
     /// Asks a process to end (SIGTERM), waits, then forces.
@@ -256,7 +262,9 @@ impl Cluster {
     /// # Errors
     /// When it does not end.
     pub(crate) fn stop(&self, node: Node) -> anyhow::Result<()> {
-        daemon::end_all(&daemon::find_all(&self.mark(node)?)?, GRACE)
+        let mark = self.mark(node)?;
+        daemon::end_all(&daemon::find_all(&mark)?, GRACE)?;
+        daemon::kill_all(&mark)
     }
 
     /// Sends a process a signal, such as SIGSTOP and SIGCONT.
@@ -277,10 +285,11 @@ impl Cluster {
             self.plan.size.nodes().into_iter().partition(|node| matches!(node, Node::Logic(_)));
         for nodes in [gateways, logic] {
             let mut running = Vec::new();
-            for node in nodes {
-                running.extend(daemon::find_all(&self.mark(node)?)?);
+            for node in &nodes {
+                running.extend(daemon::find_all(&self.mark(*node)?)?);
             }
             daemon::end_all(&running, GRACE)?;
+            nodes.into_iter().try_for_each(|node| self.kill(node))?;
         }
         Ok(())
     }
@@ -319,6 +328,12 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// Whether `/readyz` says yes: servers are reached and others of ours were found.
+fn is_ready(port: u16) -> bool {
+    let request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    ask(port, request).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
 /// A process just started.

@@ -33,7 +33,9 @@ fn stand_ins(folder: &Path) -> Binaries {
 fn cluster(folder: &Path, size: Size) -> Cluster {
     let servers = Servers::none(&folder.join("servers")).unwrap();
     let plan = Plan { size, dev_login: true, settings: Vec::new() };
-    Cluster::beside(servers, &stand_ins(folder), plan).unwrap()
+    let mut cluster = Cluster::beside(servers, &stand_ins(folder), plan).unwrap();
+    cluster.asks_readyz = false;
+    cluster
 }
 
 #[test]

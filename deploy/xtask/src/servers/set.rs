@@ -297,7 +297,8 @@ impl Servers {
     /// # Errors
     /// When the kernel refuses.
     pub(crate) fn kill(&self, kind: Kind) -> anyhow::Result<()> {
-        self.processes(kind)?.into_iter().try_for_each(Daemon::kill)
+        daemon::kill_all(&self.tools_mark(kind)?)?;
+        daemon::kill_all(&self.mark(kind)?)
     }
 
     /// A server, what it forked, and tools still at work on its data folder.
@@ -326,7 +327,8 @@ impl Servers {
         for kind in kinds {
             running.extend(self.processes(*kind)?);
         }
-        daemon::end_all(&running, GRACE)
+        daemon::end_all(&running, GRACE)?;
+        kinds.iter().try_for_each(|kind| self.kill(*kind))
     }
 
     /// Throws away data and ports of a set that is down.
