@@ -1,6 +1,8 @@
 // A chat server in memory that speaks the public protocol: the counterpart of the SDK's tests and of the
 // development server. It holds no sockets and no timers; links and time are handed in.
 
+import { resumed } from "./resume.mjs";
+
 /** @typedef {{ send(text: string): void, close(code: number, reason: string): void }} ServerLink */
 /** @typedef {{ id: string, username: string, nickname: string, password: string }} UserRow */
 /** @typedef {{ msg_id: string, message_id: string, seq: number, sender_id: string, sender: string, content: string, msg_type: number, created_at_ms: number }} MessageRow */
@@ -21,9 +23,6 @@ const ERRORS = {
   INTERNAL: [500, true],
   BUSY: [503, true],
 };
-
-/** Most messages of one conversation that a login brings back. */
-const RESUME_MESSAGES_MAX = 1000;
 
 const HTTP_STATUS = { USER_NOT_FOUND: 404, NOT_A_MEMBER: 403, UNKNOWN_COMMAND: 400 };
 
@@ -262,7 +261,11 @@ export class ChatModel {
       }
     }
     connection.user = user;
-    if (this.resumes) this.resume(connection, user, payload.resume ?? []);
+    if (this.resumes) {
+      const frames = resumed(this.conversations, user.id, payload.resume ?? []);
+      // Behind the login's answer.
+      queueMicrotask(() => frames.forEach((frame) => connection.open && this.send(connection, frame)));
+    }
     return {
       payload: {
         user_id: user.id,
@@ -271,22 +274,6 @@ export class ChatModel {
         server_time_ms: this.now(),
       },
     };
-  }
-
-  /**
-   * What was missed since each point, behind the login's answer.
-   * @param {Connection} connection @param {UserRow} user @param {{conversation_id: string, seq: number}[]} points
-   */
-  resume(connection, user, points) {
-    const frames = points.map(({ conversation_id: id, seq }) => {
-      const conversation = this.conversations.get(id);
-      const messages = conversation?.members.has(user.id) ? conversation.messages : undefined;
-      const maxSeq = messages?.at(-1)?.seq ?? 0;
-      const recovered = messages !== undefined && seq <= maxSeq && maxSeq - seq <= RESUME_MESSAGES_MAX;
-      const payload = recovered ? messages.filter((row) => row.seq > seq) : [];
-      return { cmd: 14, conversation_id: id, recovered, max_seq: maxSeq, payload };
-    });
-    queueMicrotask(() => frames.forEach((frame) => connection.open && this.send(connection, frame)));
   }
 
   /** Token bucket for sends. @param {Connection} connection */
