@@ -1,6 +1,7 @@
 // A chat server in memory that speaks the public protocol: the counterpart of the SDK's tests and of the
 // development server. It holds no sockets and no timers; links and time are handed in.
 
+import { Refusal } from "./refusal.mjs";
 import { resumed } from "./resume.mjs";
 
 /** @typedef {{ send(text: string): void, close(code: number, reason: string): void }} ServerLink */
@@ -8,47 +9,6 @@ import { resumed } from "./resume.mjs";
 /** @typedef {{ msg_id: string, message_id: string, seq: number, sender_id: string, sender: string, content: string, msg_type: number, created_at_ms: number }} MessageRow */
 /** @typedef {{ id: string, type: string, name: string, members: Map<string, { role: string, readSeq: number }>, messages: MessageRow[], byMsgId: Map<string, MessageRow>, activeAtMs: number, order: number }} ConversationRow */
 /** @typedef {{ link: ServerLink, user: UserRow | null, deviceId: string, tokens: number, refilledAtMs: number, open: boolean }} Connection */
-
-const ERRORS = {
-  BAD_REQUEST: [400, false],
-  UNAUTHENTICATED: [401, false],
-  FORBIDDEN: [403, false],
-  CONVERSATION_NOT_FOUND: [404, false],
-  USER_NOT_FOUND: [405, false],
-  NOT_A_MEMBER: [406, false],
-  ALREADY_EXISTS: [409, false],
-  TOO_LARGE: [413, false],
-  UNKNOWN_COMMAND: [420, false],
-  RATE_LIMITED: [429, true],
-  INTERNAL: [500, true],
-  BUSY: [503, true],
-};
-
-const HTTP_STATUS = { USER_NOT_FOUND: 404, NOT_A_MEMBER: 403, UNKNOWN_COMMAND: 400 };
-
-/** A refusal with one of the protocol's names. */
-export class Refusal extends Error {
-  /** @param {keyof typeof ERRORS} name @param {string} detail @param {number} [retryAfterMs] */
-  constructor(name, detail, retryAfterMs = 0) {
-    super(detail);
-    this.refusal = name;
-    this.retryAfterMs = retryAfterMs;
-  }
-
-  frame() {
-    const [code, temporary] = ERRORS[this.refusal];
-    return {
-      code,
-      error: { name: this.refusal, temporary, retry_after_ms: this.retryAfterMs, detail: this.message },
-    };
-  }
-
-  problem() {
-    const [code] = ERRORS[this.refusal];
-    const status = HTTP_STATUS[this.refusal] ?? code;
-    return { type: "about:blank", title: this.refusal, status, code: this.refusal, detail: this.message };
-  }
-}
 
 export class ChatModel {
   /**
