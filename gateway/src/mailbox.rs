@@ -1,6 +1,8 @@
 //! The door into a shard: a lane for orders and answers, a lane for deliveries, both bounded, and one
 //! wake for however many are put in before the shard looks.
 
+mod all;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,6 +12,8 @@ use proto::v1::{CallReply, DeliveryBatch, EventDelivery};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::limits::{MAILBOX_BATCHES, MAILBOX_ORDERS};
+use crate::session::bucket::Rate;
+pub use all::{Mailboxes, close};
 
 /// What others may ask of a shard, one connection or all of them.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub enum Order {
         /// For the client's developer.
         reason: String,
     },
+    /// From now on connections may send messages at this rate.
+    MessageRate(Rate),
     /// Stop accepting, answer what is under way, say GOAWAY, end.
     Drain,
     /// Panic, to see what a fault of ours does.

@@ -121,6 +121,12 @@ impl Gateway {
         self.alarm.clone()
     }
 
+    /// The counters of each shard, to be read at any time.
+    #[must_use]
+    pub fn shard_stats(&self) -> Vec<Arc<Stats>> {
+        self.stats.clone()
+    }
+
     /// The counters of all shards together.
     #[must_use]
     pub fn stats(&self) -> StatsSnapshot {

@@ -80,6 +80,11 @@ impl<T: Weight> Lane<T> {
         self.held.load(Ordering::Relaxed) / 3 >= self.capacity / 4
     }
 
+    /// What waits, as the batches count.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
     fn wake(&self) {
         let consumer = self.consumer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         consumer.iter().for_each(Thread::unpark);

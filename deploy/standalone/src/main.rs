@@ -2,7 +2,6 @@
 
 mod doors;
 mod settings;
-mod site;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -14,12 +13,14 @@ use gateway::Gateway;
 use gateway::bus::direct::{Calls, Messages};
 use gateway::config::GatewayConfig;
 use gateway::control::http_handoff::{HttpTimes, serve};
+use gateway::control::site;
+use gateway::mailbox::Mailboxes;
 use gateway::rt::IoDriver;
 use gateway::session::rules::{Access, Mode};
 use logic_svc::Service;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use doors::{CallDoor, Mailboxes, MessageDoor};
+use doors::{CallDoor, MessageDoor, WayBack};
 use settings::{Invalid, Settings};
 
 #[global_allocator]
@@ -67,7 +68,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
     let mut gateway = Gateway::start(&gateway_config(&settings))
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
     report_driver(&gateway, &settings);
-    let sink = Arc::new(Mailboxes(gateway.mailboxes()));
+    let sink = Arc::new(WayBack(Mailboxes(gateway.mailboxes())));
     let service = Service::open(logic_config(&settings), sink).context("cannot open the store")?;
     let workers = start_workers(&gateway, &service)?;
     if let Some(handed_over) = gateway.take_http() {

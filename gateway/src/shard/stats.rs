@@ -20,6 +20,14 @@ macro_rules! stats {
             }
         }
 
+        impl StatsSnapshot {
+            /// Every counter with its name.
+            #[must_use]
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+
         impl std::ops::Add for StatsSnapshot {
             type Output = Self;
             fn add(self, other: Self) -> Self {

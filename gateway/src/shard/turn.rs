@@ -340,6 +340,7 @@ impl Shard {
                     session.close(cx, code, &reason)
                 });
             }
+            Order::MessageRate(rate) => self.rules.message_rate = rate,
             Order::Drain => self.start_draining(),
             #[cfg(test)]
             Order::Panic => panic!("asked for by a test"),

@@ -20,8 +20,8 @@ const NOT_BUILT: &str = "<!doctype html><meta charset=utf-8><title>Corelane</tit
 <p>Corelane is running, but its web page was not built: <code>cargo start</code> builds it where Node.js is installed.\
 <p>REST lives under <code>/api/v1</code>, WebSocket at <code>/ws</code>.";
 
-/// Puts the REST interface and the built page together.
-pub(crate) fn router(api: Router, web_dir: Option<&Path>) -> Router {
+/// Puts the REST interface and the built page together; `None`: a page that says it was not built.
+pub fn router(api: Router, web_dir: Option<&Path>) -> Router {
     let page = page(web_dir);
     Router::new().fallback(move |request: Request| {
         let router = match request.uri().path() {

@@ -10,12 +10,15 @@ use gateway::config::{GatewayConfig, IoChoice, cores};
 use gateway::session::rules::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use crate::announce;
 
 /// Corelane's connection gateway.
 #[derive(Parser)]
-#[command(name = "gateway", version)]
+#[command(
+    name = "gateway",
+    version,
+    after_help = "`gateway --config FILE` runs the gateway of the cluster form, where it was built in."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -82,8 +85,8 @@ impl Compression {
     }
 }
 
-fn main() -> ExitCode {
-    gateway::supervisor::use_small_pages();
+/// Runs until a signal comes.
+pub(crate) fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(tracing::Level::INFO)
@@ -123,9 +126,4 @@ fn run(echo: &Echo) -> std::io::Result<()> {
         }
     });
     gateway.stop()
-}
-
-#[allow(clippy::print_stdout, reason = "the ready line is what scripts wait for")]
-fn announce(line: &str) {
-    println!("{line}");
 }

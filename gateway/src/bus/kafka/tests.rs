@@ -1,0 +1,339 @@
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use cluster::kafka::SendError;
+use prost::Message as _;
+use proto::error::ErrorCode;
+use proto::v1::{
+    Ack, Connection, DeliveryBatch, Event, EventDelivery, GroupPush, InterestChange, Kick, Message,
+    Peer, PushRecord, Send as ClientSend, SendReply, Sent, ShardEvent, ShardPush, Target,
+    UpstreamBatch, UpstreamFrame, UpstreamRecord, UserPush,
+};
+
+use super::expand::Expansion;
+use super::pending::Pending;
+use super::upstream::{Log, Upstream};
+use crate::ids::ConnId;
+use crate::index::{Change, Entrant, Identity, Index};
+use crate::mailbox::{Mailbox, Mailboxes, Order};
+use crate::uplink::Uplink;
+
+fn mailboxes(shards: usize) -> Mailboxes {
+    Mailboxes((0..shards).map(|_| Arc::new(Mailbox::new().unwrap())).collect())
+}
+
+fn batches(mailboxes: &Mailboxes, shard: usize) -> Vec<DeliveryBatch> {
+    std::iter::from_fn(|| mailboxes.0[shard].next_delivery()).collect()
+}
+
+fn orders(mailboxes: &Mailboxes, shard: usize) -> Vec<String> {
+    std::iter::from_fn(|| mailboxes.0[shard].next_order())
+        .map(|order| match order {
+            Order::Event(event) => format!("event to {}", event.peers.len()),
+            Order::Close { slot, code, .. } => format!("close {slot} with {code}"),
+            other => format!("{other:?}"),
+        })
+        .collect()
+}
+
+fn message(conversation: &str, seq: u64) -> Message {
+    Message {
+        conversation_id: conversation.into(),
+        seq,
+        content: vec![7; 100].into(),
+        ..Message::default()
+    }
+}
+
+fn target(message: u32, slot: u32) -> Target {
+    Target { message, slot, generation: 0 }
+}
+
+fn logged_in(sessions: &[(u32, u32, u64)]) -> Index {
+    let index = Index::default();
+    let entered = sessions.iter().map(|&(shard, slot, user_id)| {
+        Change::Entered(Entrant {
+            connection: ConnId { shard, slot, generation: 0 },
+            user_id,
+            device_id: String::new(),
+            device_class: String::new(),
+        })
+    });
+    index.finish_changes(entered, &[]);
+    index
+}
+
+/// What a batch brings to each slot, as conversation and seq, in order.
+fn received(batch: &DeliveryBatch, slot: u32) -> Vec<(String, u64)> {
+    let theirs = batch.targets.iter().filter(|target| target.slot == slot);
+    theirs
+        .map(|target| {
+            let message = &batch.messages[target.message as usize];
+            (message.conversation_id.clone(), message.seq)
+        })
+        .collect()
+}
+
+fn pairs(list: &[(&str, u64)]) -> Vec<(String, u64)> {
+    list.iter().map(|(id, seq)| ((*id).to_owned(), *seq)).collect()
+}
+
+#[test]
+fn several_records_make_one_batch_a_shard() {
+    let (mailboxes, index) = (mailboxes(2), Index::default());
+    let mut expansion = Expansion::new(2);
+    for seq in 1..=3 {
+        let record = PushRecord {
+            messages: vec![message("unused", 99), message("c", seq)],
+            shards: vec![
+                ShardPush {
+                    shard: 0,
+                    replies: vec![SendReply { slot: 9, ..SendReply::default() }],
+                    targets: vec![target(1, 1), target(1, 2)],
+                },
+                ShardPush { shard: 1, targets: vec![target(1, 5)], ..ShardPush::default() },
+            ],
+            ..PushRecord::default()
+        };
+        assert_eq!(expansion.add(record, &mut index.open()), 3);
+    }
+    expansion.flush(&mailboxes);
+    let first = batches(&mailboxes, 0);
+    assert_eq!(first.len(), 1);
+    assert_eq!((first[0].shard, first[0].replies.len(), first[0].messages.len()), (0, 3, 3));
+    assert_eq!(received(&first[0], 1), pairs(&[("c", 1), ("c", 2), ("c", 3)]));
+    let second = batches(&mailboxes, 1);
+    assert_eq!((second.len(), second[0].shard), (1, 1));
+    assert_eq!(received(&second[0], 5), pairs(&[("c", 1), ("c", 2), ("c", 3)]));
+    expansion.flush(&mailboxes);
+    assert!(batches(&mailboxes, 0).is_empty(), "nothing is handed over twice");
+}
+
+#[test]
+fn a_group_is_expanded_without_the_connection_that_sent() {
+    let (mailboxes, index) =
+        (mailboxes(2), logged_in(&[(0, 1, 7), (0, 2, 7), (1, 3, 8), (1, 4, 9)]));
+    let mut expansion = Expansion::new(2);
+    let record = PushRecord {
+        messages: vec![message("big", 1), message("big", 2)],
+        groups: vec![GroupPush {
+            conversation_id: "big".into(),
+            messages: vec![
+                Sent { message: 0, origin: Some(Connection { shard: 0, slot: 1, generation: 0 }) },
+                Sent { message: 1, origin: None },
+            ],
+        }],
+        // In the record that makes it large: applied before its messages go out.
+        interests: vec![InterestChange {
+            conversation_id: "big".into(),
+            joined: vec![7, 8, 1000],
+            ..InterestChange::default()
+        }],
+        ..PushRecord::default()
+    };
+    assert_eq!(expansion.add(record, &mut index.open()), 5);
+    expansion.flush(&mailboxes);
+    let first = batches(&mailboxes, 0).remove(0);
+    assert_eq!(received(&first, 1), pairs(&[("big", 2)]));
+    assert_eq!(received(&first, 2), pairs(&[("big", 1), ("big", 2)]));
+    let second = batches(&mailboxes, 1).remove(0);
+    assert_eq!(received(&second, 3), pairs(&[("big", 1), ("big", 2)]));
+    assert!(received(&second, 4).is_empty());
+}
+
+#[test]
+fn targets_are_ordered_by_message_however_they_were_addressed() {
+    let (mailboxes, index) = (mailboxes(1), logged_in(&[(0, 1, 7), (0, 2, 8)]));
+    let mut expansion = Expansion::new(1);
+    let record = PushRecord {
+        messages: vec![message("a", 1), message("b", 1), message("a", 2)],
+        shards: vec![ShardPush {
+            shard: 0,
+            targets: vec![target(1, 1), target(2, 1)],
+            ..ShardPush::default()
+        }],
+        users: vec![UserPush {
+            message: Some(Sent {
+                message: 0,
+                origin: Some(Connection { shard: 0, slot: 2, generation: 0 }),
+            }),
+            user_ids: vec![7, 8, 1000],
+        }],
+        ..PushRecord::default()
+    };
+    expansion.add(record, &mut index.open());
+    expansion.flush(&mailboxes);
+    let batch = batches(&mailboxes, 0).remove(0);
+    assert!(batch.targets.is_sorted_by_key(|target| target.message), "{:?}", batch.targets);
+    assert_eq!(batch.targets.len(), 3, "the sender is left out");
+    assert_eq!(batch.messages.len(), 3);
+}
+
+#[test]
+fn events_and_kicks_reach_their_shards_and_what_cannot_be_is_left_out() {
+    let (mailboxes, index) = (mailboxes(2), Index::default());
+    let mut expansion = Expansion::new(2);
+    let event = EventDelivery {
+        event: Some(Event::default()),
+        peers: vec![Peer { slot: 1, generation: 0 }, Peer { slot: 2, generation: 0 }],
+    };
+    let record = PushRecord {
+        messages: vec![message("c", 1)],
+        shards: vec![
+            ShardPush { shard: 77, targets: vec![target(0, 1)], ..ShardPush::default() },
+            ShardPush { shard: 0, targets: vec![target(5, 1)], ..ShardPush::default() },
+        ],
+        events: vec![
+            ShardEvent { shard: 1, event: Some(event) },
+            ShardEvent { shard: 1, event: None },
+            ShardEvent { shard: 78, event: Some(EventDelivery::default()) },
+        ],
+        kicks: vec![Kick { shard: 1, slot: 4, generation: 0, code: 4900, reason: "r".into() }],
+        ..PushRecord::default()
+    };
+    expansion.add(record, &mut index.open());
+    expansion.flush(&mailboxes);
+    assert!(batches(&mailboxes, 0).is_empty() && orders(&mailboxes, 0).is_empty());
+    assert_eq!(orders(&mailboxes, 1), ["event to 2", "close 4 with 4900"]);
+}
+
+/// The content is not copied: neither out of the record nor for each shard.
+#[test]
+fn the_content_of_a_message_is_shared() {
+    let (mailboxes, index) = (mailboxes(2), Index::default());
+    let mut expansion = Expansion::new(2);
+    let target = |shard| ShardPush { shard, targets: vec![target(0, 1)], ..ShardPush::default() };
+    let record = PushRecord {
+        messages: vec![message("c", 1)],
+        shards: vec![target(0), target(1)],
+        ..PushRecord::default()
+    };
+    let bytes = bytes::Bytes::from(record.encode_to_vec());
+    let within = bytes.as_ptr_range();
+    expansion.add(PushRecord::decode(bytes.clone()).unwrap(), &mut index.open());
+    expansion.flush(&mailboxes);
+    for shard in 0..2 {
+        let content = batches(&mailboxes, shard).remove(0).messages.remove(0).content;
+        assert!(within.contains(&content.as_ptr()), "shard {shard} has a copy");
+    }
+}
+
+/// Partition, value and number of a record.
+type Taken = (usize, Vec<u8>, u64);
+
+/// A log that takes what it is told to take.
+#[derive(Clone, Default)]
+struct FakeLog {
+    records: Arc<Mutex<Vec<Taken>>>,
+    full: bool,
+}
+
+impl Log for FakeLog {
+    fn send(&self, partition: usize, value: &[u8], number: u64) -> Result<(), SendError> {
+        if self.full {
+            return Err(SendError::QueueFull);
+        }
+        self.records.lock().unwrap().push((partition, value.to_vec(), number));
+        Ok(())
+    }
+
+    fn flush(&self, _limit: Duration) {}
+}
+
+fn frames(count: u32) -> UpstreamBatch {
+    let frame = |slot| UpstreamFrame {
+        slot,
+        generation: 3,
+        user_id: 1,
+        send: Some(ClientSend {
+            request_id: slot + 10,
+            conversation_id: format!("c{}", slot % 5),
+            client_msg_id: format!("m{slot}"),
+            ..ClientSend::default()
+        }),
+    };
+    UpstreamBatch { shard: 1, frames: (0..count).map(frame).collect() }
+}
+
+fn start(
+    log: FakeLog,
+    pending: &Arc<Pending>,
+    mailboxes: &Mailboxes,
+    uplink: &Arc<Uplink>,
+) -> std::thread::JoinHandle<()> {
+    let identity = Arc::new(Identity::new("g1", 42));
+    let upstream = Upstream::to(log, 4, Arc::clone(pending), identity, mailboxes.clone());
+    let uplink = Arc::clone(uplink);
+    std::thread::spawn(move || upstream.run(&uplink))
+}
+
+fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "it did not come");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_tick_makes_few_records_and_a_failed_one_is_answered_busy_in_one_batch() {
+    let (pending, mailboxes, uplink) =
+        (Arc::new(Pending::default()), mailboxes(2), Arc::new(Uplink::default()));
+    let log = FakeLog::default();
+    uplink.messages.offer(frames(100)).unwrap();
+    let thread = start(log.clone(), &pending, &mailboxes, &uplink);
+    wait_for(|| (pending.frames() == 100).then_some(()));
+    let records = log.records.lock().unwrap().clone();
+    assert!((1..=4).contains(&records.len()), "{} records for 100 messages", records.len());
+    let mut failed = 0;
+    for (at, (_, value, number)) in records.iter().enumerate() {
+        let record = UpstreamRecord::decode(&value[..]).unwrap();
+        assert_eq!(record.gateway.unwrap().epoch, 42);
+        let count: usize = record.batches.iter().map(|batch| batch.frames.len()).sum();
+        failed += if at == 0 { count } else { 0 };
+        pending.settled(*number, at != 0);
+    }
+    let batch = wait_for(|| mailboxes.0[1].next_delivery());
+    assert_eq!(batch.replies.len(), failed);
+    for reply in &batch.replies {
+        let failure = reply.failure.as_ref().unwrap();
+        assert_eq!(failure.code, ErrorCode::Busy.code());
+        assert!(
+            failure.temporary && failure.retry_after_ms > 0 && failure.detail.contains("Kafka")
+        );
+        let Ack { request_id, client_msg_id, .. } = reply.ack.as_ref().unwrap();
+        assert_eq!(
+            (*request_id, client_msg_id.as_str()),
+            (reply.slot + 10, &*format!("m{}", reply.slot))
+        );
+        assert_eq!(reply.generation, 3);
+    }
+    uplink.messages.close();
+    thread.join().unwrap();
+    assert!(batches(&mailboxes, 1).is_empty() && batches(&mailboxes, 0).is_empty());
+    assert_eq!(pending.frames(), 0);
+}
+
+#[test]
+fn a_full_queue_is_answered_at_once_and_what_is_under_way_at_the_end_too() {
+    for full in [true, false] {
+        let (pending, mailboxes, uplink) =
+            (Arc::new(Pending::default()), mailboxes(2), Arc::new(Uplink::default()));
+        let log = FakeLog { full, ..FakeLog::default() };
+        uplink.messages.offer(frames(20)).unwrap();
+        let thread = start(log, &pending, &mailboxes, &uplink);
+        if full {
+            let batch = wait_for(|| mailboxes.0[1].next_delivery());
+            assert_eq!(batch.replies.len(), 20);
+        } else {
+            wait_for(|| (pending.frames() == 20).then_some(()));
+        }
+        uplink.messages.close();
+        thread.join().unwrap();
+        let answered: usize = batches(&mailboxes, 1).iter().map(|batch| batch.replies.len()).sum();
+        assert_eq!(answered, if full { 0 } else { 20 });
+    }
+}

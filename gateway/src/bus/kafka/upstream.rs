@@ -1,0 +1,185 @@
+//! The way up: everything that waits in the uplink becomes one record a partition.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cluster::kafka::{DeliveryError, Headers, Producer, SendError, TraceContext, partition_of};
+use metrics::{counter, gauge};
+use proto::v1::UpstreamBatch;
+
+use super::pending::Pending;
+use super::regroup::{Collected, RECORD_BYTES, regroup};
+use crate::index::Identity;
+use crate::mailbox::Mailboxes;
+use crate::uplink::Uplink;
+
+/// How long a look at the uplink waits; bounds how late failed records are answered.
+const WAIT: Duration = Duration::from_millis(20);
+/// Ticks begin this far apart at least. One that comes alone is not kept waiting; of many that come one by
+/// one each would otherwise cost a record a partition.
+const TICK_APART: Duration = Duration::from_millis(1);
+/// A tick of this many frames is not kept waiting for more.
+const TICK_FRAMES: usize = 8_192;
+/// Frames under way to Kafka beyond which the uplink is left to fill up: then the shards answer BUSY
+/// themselves.
+const UNDER_WAY: usize = 131_072;
+/// How long the thread waits before it looks again whether Kafka has taken some.
+const UNDER_WAY_WAIT: Duration = Duration::from_millis(2);
+/// How long records under way are waited for at the end.
+const LAST_FLUSH: Duration = Duration::from_secs(5);
+
+/// Where records go.
+pub trait Log: Send {
+    /// Takes a record without waiting. What becomes of it is told under its number, unless this fails.
+    ///
+    /// # Errors
+    /// It was not taken.
+    fn send(&self, partition: usize, value: &[u8], number: u64) -> Result<(), SendError>;
+
+    /// Waits until everything taken is told, at most so long.
+    fn flush(&self, limit: Duration);
+}
+
+/// The topic of all gateways.
+pub struct Topic {
+    producer: Arc<Producer>,
+    name: String,
+}
+
+impl Log for Topic {
+    fn send(&self, partition: usize, value: &[u8], number: u64) -> Result<(), SendError> {
+        let partition = u32::try_from(partition).map_err(|_| SendError::UnknownTopic)?;
+        let headers = Headers { traceparent: Some(TraceContext::new_random(false)) };
+        self.producer.send(&self.name, partition, None, value, &headers, number)
+    }
+
+    fn flush(&self, limit: Duration) {
+        if !self.producer.flush(limit) {
+            tracing::warn!("Kafka did not take everything in time; its senders send it again");
+        }
+    }
+}
+
+/// Who waits for records, and what the producer calls when it knows what became of one.
+pub fn deliveries()
+-> (Arc<Pending>, impl Fn(u64, Result<(), DeliveryError>) + Send + Sync + 'static) {
+    let pending = Arc::new(Pending::default());
+    let told = Arc::clone(&pending);
+    let tell = move |number, outcome: Result<(), DeliveryError>| {
+        if let Err(error) = &outcome {
+            counter!("corelane_gateway_upstream_failed_total").increment(1);
+            tracing::debug!(%error, "a record was not delivered");
+        }
+        told.settled(number, outcome.is_ok());
+    };
+    (pending, tell)
+}
+
+/// The thread `upstream`.
+pub struct Upstream<L> {
+    log: L,
+    partitions: usize,
+    pending: Arc<Pending>,
+    identity: Arc<Identity>,
+    mailboxes: Mailboxes,
+    last_tick: Option<Instant>,
+}
+
+impl Upstream<Topic> {
+    /// Sends to a topic with so many partitions through a producer that tells [`deliveries`].
+    #[must_use]
+    pub fn new(
+        producer: Arc<Producer>,
+        topic: String,
+        partitions: u32,
+        pending: Arc<Pending>,
+        identity: Arc<Identity>,
+        mailboxes: Mailboxes,
+    ) -> Self {
+        let log = Topic { producer, name: topic };
+        Self::to(log, partitions as usize, pending, identity, mailboxes)
+    }
+}
+
+impl<L: Log> Upstream<L> {
+    pub(super) fn to(
+        log: L,
+        partitions: usize,
+        pending: Arc<Pending>,
+        identity: Arc<Identity>,
+        mailboxes: Mailboxes,
+    ) -> Self {
+        Self { log, partitions, pending, identity, mailboxes, last_tick: None }
+    }
+
+    /// Sends until the uplink is closed and empty.
+    pub fn run(mut self, uplink: &Uplink) {
+        let mut batches = Vec::new();
+        while self.take(uplink, &mut batches) {
+            self.tick(&mut batches);
+            self.answer_failed();
+            gauge!("corelane_gateway_upstream_under_way").set(self.pending.frames() as f64);
+        }
+        self.log.flush(LAST_FLUSH);
+        self.pending.give_up();
+        self.answer_failed();
+    }
+
+    /// Takes what waits; false: that was all.
+    fn take(&mut self, uplink: &Uplink, batches: &mut Vec<UpstreamBatch>) -> bool {
+        while self.pending.frames() >= UNDER_WAY {
+            std::thread::sleep(UNDER_WAY_WAIT);
+            self.answer_failed();
+        }
+        let mut frames = 0;
+        let mut take = |batch: UpstreamBatch| {
+            frames += batch.frames.len();
+            batches.push(batch);
+        };
+        match uplink.messages.take_all(WAIT, &mut take) {
+            None => return false,
+            Some(false) => return true,
+            Some(true) => {}
+        }
+        let early = self.last_tick.and_then(|at| TICK_APART.checked_sub(at.elapsed()));
+        if let Some(early) = early.filter(|_| frames < TICK_FRAMES) {
+            std::thread::sleep(early);
+            let more = |batch| batches.push(batch);
+            // Closed or not is seen by the next look.
+            let _ = uplink.messages.take_all(Duration::ZERO, more);
+        }
+        self.last_tick = Some(Instant::now());
+        true
+    }
+
+    fn tick(&self, batches: &mut Vec<UpstreamBatch>) {
+        if batches.is_empty() {
+            return;
+        }
+        let count = u32::try_from(self.partitions).unwrap_or(u32::MAX);
+        let partition_of = |id: &str| partition_of(id, count) as usize;
+        for record in regroup(batches.drain(..), self.partitions, partition_of, RECORD_BYTES) {
+            self.send(record);
+        }
+    }
+
+    fn send(&self, record: Collected) {
+        let (partition, frames) = (record.partition, record.frames());
+        let (value, origins) = record.seal(self.identity.current());
+        counter!("corelane_gateway_upstream_records_total").increment(1);
+        counter!("corelane_gateway_upstream_messages_total").increment(frames as u64);
+        let number = self.pending.remember(origins);
+        if let Err(error) = self.log.send(partition, &value, number) {
+            counter!("corelane_gateway_upstream_refused_total").increment(1);
+            tracing::debug!(%error, "a record was not taken");
+            self.pending.settled(number, false);
+        }
+    }
+
+    fn answer_failed(&self) {
+        let count = self.pending.answer_failed(&self.mailboxes);
+        if count > 0 {
+            counter!("corelane_gateway_upstream_busy_total").increment(count as u64);
+        }
+    }
+}
