@@ -14,8 +14,8 @@ use crate::ports::{CallSource, DeliverySink, Received, command};
 
 /// How long a look at the source waits; bounds how late its closing is seen.
 const WAIT: Duration = Duration::from_millis(100);
-/// Most logins and ends in one tick: bounds how long others wait for it (about 20 ms, if every one of them brings
-/// a token that was never seen).
+/// Most logins and ends in one tick: bounds how long others wait for it (some milliseconds, also if every one of
+/// them brings a token that was never seen).
 const TICK_MAX: usize = 1024;
 /// Ticks of logins and ends begin this far apart at least. One that comes alone is not kept waiting; of many
 /// that come one by one each would otherwise cost a wake of this thread, a commit and a wake of its shard.
