@@ -1,0 +1,109 @@
+//! Stands between a store and its server and does something at one certain statement.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// What happens at the next statement that is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    /// Nothing.
+    Pass = 0,
+    /// A commit reaches the server, its answer gets lost.
+    CommitAnswer = 1,
+    /// A commit does not reach the server.
+    Commit = 2,
+    /// A prepared statement reaches the server, its answer gets lost.
+    ExecuteAnswer = 3,
+}
+
+/// Called with the connection's number when a commit passes, before the server has it.
+type OnCommit = Box<dyn Fn() + Send>;
+
+pub(super) struct Proxy {
+    pub(super) port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    server: String,
+    at: AtomicU8,
+    on_commit: Mutex<Option<OnCommit>>,
+}
+
+impl Proxy {
+    /// `server` is host and port.
+    pub(super) fn start(server: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Shared {
+            server: server.to_owned(),
+            at: AtomicU8::new(0),
+            on_commit: Mutex::default(),
+        });
+        let for_all = Arc::clone(&shared);
+        // Ends with the test's process.
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let shared = Arc::clone(&for_all);
+                thread::spawn(move || shared.serve(client));
+            }
+        });
+        Self { port, shared }
+    }
+
+    pub(super) fn set(&self, at: At) {
+        self.shared.at.store(at as u8, Ordering::SeqCst);
+    }
+
+    pub(super) fn on_commit(&self, act: impl Fn() + Send + 'static) {
+        *self.shared.on_commit.lock().unwrap() = Some(Box::new(act));
+    }
+}
+
+impl Shared {
+    fn serve(&self, mut client: TcpStream) {
+        let Ok(mut server) = TcpStream::connect(&self.server) else { return };
+        client.set_nodelay(true).unwrap();
+        server.set_nodelay(true).unwrap();
+        let (mut answers, mut to_client) =
+            (server.try_clone().unwrap(), client.try_clone().unwrap());
+        let back = thread::spawn(move || {
+            let _ = std::io::copy(&mut answers, &mut to_client);
+            let _ = to_client.shutdown(Shutdown::Both);
+        });
+        let mut bytes = vec![0; 1 << 20];
+        while let Ok(count) = client.read(&mut bytes) {
+            let sent = &bytes[..count];
+            let commit = sent.ends_with(b"COMMIT");
+            if commit && let Some(act) = self.on_commit.lock().unwrap().take() {
+                act();
+            }
+            let execute = sent.get(4) == Some(&0x17);
+            let at = self.at.load(Ordering::SeqCst);
+            let hit = match at {
+                1 | 2 => commit,
+                3 => execute,
+                _ => false,
+            };
+            if hit {
+                self.at.store(0, Ordering::SeqCst);
+                // The client hears nothing from here on.
+                let _ = client.shutdown(Shutdown::Both);
+                if at != At::Commit as u8 {
+                    let _ = server.write_all(sent);
+                    // The answer shows that the server is through with it; nobody reads it.
+                    thread::sleep(std::time::Duration::from_millis(200));
+                }
+                break;
+            }
+            if count == 0 || server.write_all(sent).is_err() {
+                break;
+            }
+        }
+        let _ = server.shutdown(Shutdown::Both);
+        let _ = back.join();
+    }
+}
