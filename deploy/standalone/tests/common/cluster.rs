@@ -38,9 +38,11 @@ fn nodes() -> usize {
     std::env::var("CORELANE_TEST_NODES").ok().and_then(|n| n.parse().ok()).unwrap_or(3)
 }
 
-/// The binary of this name beside `corelane`, where a build with the feature `cluster` puts it.
+/// The binary of this name, built with the feature `cluster`: in the folder that CORELANE_TEST_BINARIES names, else
+/// beside `corelane`.
 fn binary(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_BIN_EXE_corelane")).parent().unwrap();
+    let beside = Path::new(env!("CARGO_BIN_EXE_corelane")).parent().unwrap().to_path_buf();
+    let folder = std::env::var_os("CORELANE_TEST_BINARIES").map_or(beside, PathBuf::from);
     let path = folder.join(name);
     assert!(
         path.is_file(),

@@ -1,5 +1,6 @@
 //! `cargo verify`: every check and test, to the end, with one verdict.
 
+mod cluster;
 mod conformance;
 mod context;
 mod e2e;

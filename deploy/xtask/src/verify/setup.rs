@@ -1,6 +1,6 @@
 //! What the steps need on the machine, installed when it is missing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
@@ -11,6 +11,9 @@ use crate::web;
 
 /// The names Chromium goes by.
 const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
+
+/// The types that come with protoc, where Debian puts them.
+const PROTOBUF_TYPES: &str = "/usr/include/google/protobuf/timestamp.proto";
 
 /// A browser for the end-to-end tests.
 pub(super) fn browser() -> Option<PathBuf> {
@@ -34,6 +37,10 @@ pub(super) fn run(context: &mut Context) -> anyhow::Result<Verdict> {
     }
     if !on_path("cc") {
         packages.push("build-essential");
+    }
+    if !on_path("protoc") || !Path::new(PROTOBUF_TYPES).is_file() {
+        // The client of etcd compiles its messages with them.
+        packages.extend(["protobuf-compiler", "libprotobuf-dev"]);
     }
     if !packages.is_empty() {
         install(context, &packages)?;

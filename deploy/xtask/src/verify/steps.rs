@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::context::{Context, Verdict};
-use super::{conformance, e2e, fuzz, instructions, setup};
+use super::{cluster, conformance, e2e, fuzz, instructions, setup};
 use crate::build::names_feature;
 use crate::repo::on_path;
 
@@ -52,6 +52,13 @@ pub(super) const STEPS: &[Step] = &[
     tests("test", "every Rust test; black-box tests run the release server", 40, test),
     tests("test-io", "the shard and the contract on every runtime and driver", 20, test_io),
     tests("test-faults", "Rust tests with fault injection compiled in", 20, test_faults),
+    tests(
+        "cluster",
+        "Kafka, MySQL, Redis, etcd: their tests, and the contract in the cluster form",
+        45,
+        cluster::tests,
+    ),
+    check("chaos", "a few faults on a real cluster under load", 20, cluster::chaos),
     tests("autobahn", "Autobahn|Testsuite against gateway echo", 40, conformance::run),
     check("instructions", "user instructions against the baseline", 15, instructions::run),
     check("fuzz", "each fuzz target for some seconds", 60, fuzz::run),
@@ -72,6 +79,8 @@ fn fmt(context: &mut Context) -> anyhow::Result<Verdict> {
 fn clippy(context: &mut Context) -> anyhow::Result<Verdict> {
     const CLIPPY: [&str; 4] = ["clippy", "--locked", "--all-targets", "--quiet"];
     run(context, &[&CLIPPY[..], &["--workspace", "--", "-D", "warnings"]].concat())?;
+    let with_cluster = ["--workspace", "--features", cluster::FEATURES, "--", "-D", "warnings"];
+    run(context, &[&CLIPPY[..], &with_cluster].concat())?;
     let selection = ["--package", "gateway", "--features", GLOMMIO, "--", "-D", "warnings"];
     run(context, &[&CLIPPY[..], &selection].concat())?;
     for package in with_faults(context)? {

@@ -1,0 +1,53 @@
+//! The cluster form: tests against real Kafka, MySQL, Redis and etcd, the contract's tests once more against
+//! gateways and logic services, and a short selection of faults.
+
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use super::context::{Context, Verdict};
+use crate::cluster::Binaries;
+use crate::scratch::Scratch;
+use crate::servers::{self, Kind, Servers};
+
+/// What the cluster form is built with.
+pub(super) const FEATURES: &str = "gateway/cluster,logic-svc/cluster";
+
+/// Tests that need the servers, and the contract in the other form.
+///
+/// # Errors
+/// When a server does not start, or a test fails.
+pub(super) fn tests(context: &mut Context) -> anyhow::Result<Verdict> {
+    let kept = Scratch::create("verify-cluster")?;
+    let built = Binaries::build(&context.repo, false, &context.interrupt)?;
+    // The tests below build the same names with other features.
+    built.keep(kept.path())?;
+    let mut say = |line: &str| eprintln!("{line}");
+    let set = Servers::private("verify", &Kind::ALL, &context.interrupt, &mut say)?;
+    let environment = servers::test_environment(&set)?;
+    let told = |mut command: Command| {
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        command
+    };
+    let test = ["test", "--locked", "--no-fail-fast"];
+    let crates = ["--package", "cluster", "--package", "gateway", "--package", "logic-svc"];
+    let with = ["--features", FEATURES, "--", "--include-ignored", "--test-threads", "4"];
+    context.run(told(context.cargo(&[&test[..], &crates, &with].concat())))?;
+    let contract = ["--package", "standalone", "--test", "contract", "--test", "binary"];
+    let more = ["--test", "resume", "--", "--test-threads", "2"];
+    let mut command = told(context.cargo(&[&test[..], &contract, &more].concat()));
+    command.env("CORELANE_TEST_FORM", "cluster").env("CORELANE_TEST_BINARIES", kept.path());
+    context.run(command)?;
+    Ok(Verdict::Done)
+}
+
+/// One trial of a few faults.
+///
+/// # Errors
+/// When a promise is broken.
+pub(super) fn chaos(context: &mut Context) -> anyhow::Result<Verdict> {
+    let mut command = Command::new(std::env::current_exe().context("where am I?")?);
+    command.args(["chaos", "--short"]).current_dir(context.repo.root());
+    context.run(command)?;
+    Ok(Verdict::Done)
+}
