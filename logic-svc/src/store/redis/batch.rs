@@ -1,5 +1,6 @@
 //! Commands on their way to Redis: encoded once, sent together.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -111,10 +112,13 @@ impl Batch {
         self.commands.is_empty()
     }
 
-    /// All of it as sent to a single server; `None` if something is to be filled in.
-    pub(super) fn plain(&self) -> Option<&[u8]> {
-        let whole = |one: &Command| one.every.is_none() && one.run.is_none();
-        self.commands.iter().all(whole).then_some(&self.bytes)
+    /// All of it as a single server gets it.
+    pub(super) fn whole(&self, run: &[u8; 40]) -> Cow<'_, [u8]> {
+        let mut bytes = Cow::Borrowed(&self.bytes[..]);
+        for at in self.commands.iter().filter_map(|command| command.run) {
+            bytes.to_mut()[at..at + run.len()].copy_from_slice(run);
+        }
+        bytes
     }
 
     /// The commands.
@@ -201,7 +205,8 @@ mod tests {
         let mut batch = Batch::new(&Arc::from("p:"));
         batch.command("SET", 2).key("conv_seq:", 7).number(0);
         batch.command("GET", 1).key_text("gateway:", "gw-1");
-        let text = std::str::from_utf8(batch.plain().unwrap()).unwrap();
+        let bytes = batch.whole(RUN);
+        let text = std::str::from_utf8(&bytes).unwrap();
         assert_eq!(
             text,
             "*3\r\n$3\r\nSET\r\n$12\r\np:conv_seq:7\r\n$1\r\n0\r\n*2\r\n$3\r\nGET\r\n$14\r\np:gateway:gw-1\r\n"
@@ -218,7 +223,8 @@ mod tests {
         let mut batch = Batch::new(&Arc::from("p:"));
         batch.command("PING", 0);
         batch.script("sha", 2).key_of_every_node("m").run_id().argument(b"x");
-        assert!(batch.plain().is_none());
+        let all = batch.whole(&[b'r'; 40]);
+        assert!(all.ends_with(format!("$40\r\n{}\r\n$1\r\nx\r\n", "r".repeat(40)).as_bytes()));
         let mut bytes = Vec::new();
         batch.write(&batch.commands()[1], b"000042", &[b'r'; 40], &mut bytes);
         let text = String::from_utf8(bytes).unwrap();

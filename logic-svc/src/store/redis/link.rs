@@ -84,12 +84,9 @@ impl Link {
             self.nodes.iter().try_for_each(|node| node.wait_at_most(limit))?;
             self.limit = limit;
         }
-        let mut answers = match (&self.slots, batch.plain()) {
-            (None, Some(bytes)) => {
-                self.nodes[0].send(bytes)?;
-                self.nodes[0].receive(batch.len(), deadline)?
-            }
-            _ => self.spread(batch, deadline)?,
+        let mut answers = match &self.slots {
+            None => self.nodes[0].exchange(batch, deadline)?,
+            Some(_) => self.spread(batch, deadline)?,
         };
         check(&mut answers)?;
         Ok(answers)
@@ -237,7 +234,8 @@ impl Node {
         for script in scripts::all() {
             batch.command("SCRIPT", 2).argument(b"LOAD").argument(script.code().as_bytes());
         }
-        node.send(batch.plain().unwrap_or_default())?;
+        let run = node.run;
+        node.send(&batch.whole(&run))?;
         let mut answers = node.receive(batch.len(), Instant::now() + timeout)?;
         check(&mut answers)?;
         let role = value::list(&answers[1]).first().map(value::bytes);
@@ -253,6 +251,21 @@ impl Node {
         let limit = Some(limit.max(WAIT_LEAST));
         self.connection.set_read_timeout(limit).map_err(down)?;
         self.connection.set_write_timeout(limit).map_err(down)
+    }
+
+    /// All of a batch, as the only server there is.
+    fn exchange(&mut self, batch: &Batch, deadline: Instant) -> Result<Vec<Value>> {
+        let run = self.run;
+        self.send(&batch.whole(&run))?;
+        let mut answers = self.receive(batch.len(), deadline)?;
+        for (command, answer) in batch.commands().iter().zip(&mut answers) {
+            if command.is_for_every_node() {
+                let run = Value::BulkString(self.run.to_vec());
+                let own = std::mem::replace(answer, Value::Nil);
+                *answer = Value::Array(vec![Value::Array(vec![run, own])]);
+            }
+        }
+        Ok(answers)
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<()> {

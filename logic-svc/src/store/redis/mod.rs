@@ -21,3 +21,6 @@ pub use options::{BadAddress, Options};
 pub use reports::UserPresence;
 pub use sessions::{ClassPolicy, RouteSettings, SessionTable};
 pub use warm::{SendId, Warm, WarmSettings};
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ use crate::ports::StoreError;
 const MARKER: &str = "routes_marker";
 /// `gateway:{id}` is gone after this time without a report.
 const GATEWAY_MS: u64 = 30_000;
+/// A gateway that was asked for all its connections tells of them in parts with less than this between them.
+const PARTS_MS: u64 = 1000;
 /// The marker of a system that stands still is gone after this time.
 const MARKER_MS: u64 = 24 * 3600 * 1000;
 
@@ -65,7 +67,7 @@ impl SessionTable {
             .number(now_ms);
         batch.command("PEXPIRE", 2).key_text("gateway:", &life.id).number(GATEWAY_MS);
         batch
-            .script(scripts::REPORT.sha(), 7)
+            .script(scripts::REPORT.sha(), 8)
             .key_of_every_node(MARKER)
             .run_id()
             .argument(life.id.as_bytes())
@@ -73,7 +75,8 @@ impl SessionTable {
             .number(connections.into())
             .number(now_ms)
             .number(millis(self.settings.refresh))
-            .number(MARKER_MS);
+            .number(MARKER_MS)
+            .number(PARTS_MS);
         let answers = self.client.run(&batch)?;
         Ok(value::list(&answers[2])
             .iter()
@@ -83,8 +86,8 @@ impl SessionTable {
     /// Registers connections that are in, and gives those of them that lost their place to another connection and
     /// are to be closed.
     ///
-    /// After [`SessionTable::report`] gave true the gateway tells of all its connections, in parts, and then reports
-    /// again: its routes are whole from then on.
+    /// After [`SessionTable::report`] gave true the gateway tells of all its connections, in parts less than a second
+    /// apart. Its routes are whole from its first report on that comes at least a second after the last part.
     ///
     /// # Errors
     /// Redis is away, or the gateway is unknown; the part has to be told again.
@@ -103,12 +106,13 @@ impl SessionTable {
         }
         let mut batch = self.client.batch();
         batch
-            .script(scripts::REPORTED.sha(), 4)
+            .script(scripts::REPORTED.sha(), 5)
             .key_of_every_node(MARKER)
             .run_id()
             .argument(life.id.as_bytes())
             .number(life.epoch)
-            .number(now_ms);
+            .number(now_ms)
+            .number(sessions.len() as u64);
         self.client.run(&batch)?;
         Ok(kicks)
     }

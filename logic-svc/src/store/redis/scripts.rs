@@ -127,44 +127,50 @@ return false
 );
 
 script!(
-    /// A gateway reports.
+    /// A gateway reports. Its field in the marker is `epoch|ms|state|registered`: `asked` to register all its
+    /// connections, `partly` when parts came, `done` when no more part came for a while and enough were registered.
     /// `KEYS[1]` routes_marker. `ARGV`: run id of the server, id of the gateway, its epoch, its connections, time in
-    /// ms, age in ms from which on everything is registered anew, lifetime of the key in ms.
+    /// ms, age in ms from which on everything is registered anew, lifetime of the key in ms, time in ms after the last
+    /// part from which on no more is expected.
     /// Gives 1 if the gateway has to register all its connections.
     REPORT,
     r"
 local key, field = KEYS[1], 'g:' .. ARGV[2]
+local connections, now = tonumber(ARGV[4]), tonumber(ARGV[5])
 if redis.call('HGET', key, 'run') ~= ARGV[1] then
   redis.call('DEL', key)
   redis.call('HSET', key, 'run', ARGV[1])
 end
 redis.call('PEXPIRE', key, ARGV[7])
-local epoch, at, state = string.match(redis.call('HGET', key, field) or '', '^(%d+)|(%d+)|(%a+)$')
-if epoch ~= ARGV[3] then state = 'unknown' end
-if state == 'partly' or (state ~= 'done' and tonumber(ARGV[4]) == 0) then
-  redis.call('HSET', key, field, ARGV[3] .. '|' .. ARGV[5] .. '|done')
-  return 0
-end
+local old = redis.call('HGET', key, field) or ''
+local epoch, at, state, count = string.match(old, '^(%d+)|(%d+)|(%a+)|(%d+)$')
+if epoch ~= ARGV[3] then state = 'asked' end
+local age = now - (tonumber(at) or now)
 if state == 'done' then
-  if tonumber(ARGV[5]) - tonumber(at) < tonumber(ARGV[6]) then return 0 end
+  if age < tonumber(ARGV[6]) then return 0 end
   return 1
 end
-redis.call('HSET', key, field, ARGV[3] .. '|' .. ARGV[5] .. '|asked')
-return 1
+if state == 'partly' and age < tonumber(ARGV[8]) then return 0 end
+local enough = state == 'partly' and tonumber(count) >= connections * 0.9 - 100
+state = (enough or connections == 0) and 'done' or 'asked'
+redis.call('HSET', key, field, ARGV[3] .. '|' .. ARGV[5] .. '|' .. state .. '|0')
+return state == 'done' and 0 or 1
 "
 );
 
 script!(
     /// A part of a gateway's connections was registered.
-    /// `KEYS[1]` routes_marker. `ARGV`: run id of the server, id of the gateway, its epoch, time in ms.
+    /// `KEYS[1]` routes_marker. `ARGV`: run id of the server, id of the gateway, its epoch, time in ms, how many.
     REPORTED,
     r"
 local key, field = KEYS[1], 'g:' .. ARGV[2]
 if redis.call('HGET', key, 'run') ~= ARGV[1] then return 0 end
-local epoch, at, state = string.match(redis.call('HGET', key, field) or '', '^(%d+)|(%d+)|(%a+)$')
+local old = redis.call('HGET', key, field) or ''
+local epoch, at, state, count = string.match(old, '^(%d+)|(%d+)|(%a+)|(%d+)$')
 if epoch ~= ARGV[3] then return 0 end
 if state == 'asked' then state = 'partly' end
-redis.call('HSET', key, field, epoch .. '|' .. ARGV[4] .. '|' .. state)
+count = string.format('%d', tonumber(count) + tonumber(ARGV[5]))
+redis.call('HSET', key, field, epoch .. '|' .. ARGV[4] .. '|' .. state .. '|' .. count)
 return 1
 "
 );

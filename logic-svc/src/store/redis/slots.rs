@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(crc16(b"123456789"), 0x31C3);
         for (key, slot) in [
             (&b"foo"[..], 12182),
-            (b"user_session:1", 4998),
+            (b"user_session:1", 10859),
             (b"{user1000}.following", 3443),
             (b"{user1000}.followers", 3443),
             (b"foo{}{bar}", 8363),

@@ -1,0 +1,125 @@
+//! A Redis of a test's own.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A server that ends with the test.
+pub(super) struct Server {
+    child: Child,
+    pub(super) port: u16,
+    pub(super) dir: TempDir,
+}
+
+impl Server {
+    /// Starts one with these further arguments and waits until it answers.
+    pub(super) fn start(more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        Self::start_in(dir, free_port(), more)
+    }
+
+    /// The same in a folder and on a port used before.
+    pub(super) fn start_in(dir: TempDir, port: u16, more: &[&str]) -> Self {
+        let text = port.to_string();
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--port", &text, "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"])
+            .args(["--dir", dir.path().to_str().expect("a path of text")])
+            .args(more);
+        Self::spawn(command, dir, port)
+    }
+
+    /// A sentinel with this configuration.
+    pub(super) fn sentinel(dir: TempDir, port: u16, file: &Path) -> Self {
+        let mut command = Command::new("redis-server");
+        command.arg(file).args(["--sentinel", "--port", &port.to_string(), "--bind", "127.0.0.1"]);
+        Self::spawn(command, dir, port)
+    }
+
+    fn spawn(mut command: Command, dir: TempDir, port: u16) -> Self {
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let mut server = Self { child, port, dir };
+        let since = Instant::now();
+        while !server.pings() {
+            if since.elapsed() > Duration::from_secs(10) {
+                let _ = server.child.kill();
+                let mut said = String::new();
+                let _ = server.child.stdout.take().map(|mut out| out.read_to_string(&mut said));
+                panic!("redis-server does not answer: {said}");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server
+    }
+
+    pub(super) fn address(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn pings(&self) -> bool {
+        self.query::<String>(&["PING"]).is_ok()
+    }
+
+    /// The answer to a command, past the code under test.
+    pub(super) fn query<T: ::redis::FromRedisValue>(
+        &self,
+        words: &[&str],
+    ) -> ::redis::RedisResult<T> {
+        let client = ::redis::Client::open(self.address())?;
+        let wait = Duration::from_secs(2);
+        let mut connection = client.get_connection_with_timeout(wait)?;
+        connection.set_read_timeout(Some(wait))?;
+        let mut command = ::redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command.query(&mut connection)
+    }
+
+    /// Stops it from doing anything, or lets it go on.
+    pub(super) fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let status = Command::new("kill").args([format!("-{name}"), pid]).status();
+        assert!(status.is_ok_and(|status| status.success()));
+    }
+
+    /// Kills it; gives its folder and its port.
+    pub(super) fn kill(mut self) -> (TempDir, u16) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let empty = tempfile::tempdir().expect("a folder");
+        (std::mem::replace(&mut self.dir, empty), self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that nobody has now, whose cluster bus port is in range, too.
+pub(super) fn free_port() -> u16 {
+    for _ in 0..100 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        if port < 55_000 {
+            return port;
+        }
+    }
+    panic!("no free port below 55000");
+}

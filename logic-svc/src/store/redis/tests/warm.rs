@@ -1,0 +1,146 @@
+use std::time::Instant;
+
+use bytes::Bytes;
+use proto::v1::Message;
+
+use super::*;
+use crate::ports::{RouteCache, RouteRequest, Sent, Spoken};
+
+fn message(seq: u64) -> Message {
+    Message {
+        seq,
+        message_id: 1000 + seq,
+        sender_id: 1,
+        client_msg_id: format!("m{seq}"),
+        content: Bytes::from_static(b"hello"),
+        created_at_ms: 1_790_000_000_000 + seq,
+        ..Message::default()
+    }
+}
+
+fn spoken<'a>(conversation: u64, inboxes: &'a [u64], messages: &'a [Message]) -> Spoken<'a> {
+    Spoken { conversation, conversation_id: "c", inboxes, messages: messages.iter().collect() }
+}
+
+fn tell(warm: &mut Warm, spoken: &[Spoken<'_>]) {
+    warm.tick(&RouteRequest { spoken, ..Default::default() }).unwrap();
+}
+
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn routes_are_those_of_gateways_that_live_in_the_order_asked() {
+    let space = Space::shared();
+    let (table, mut warm) = (space.table(), space.warm());
+    for gateway in [1, 2] {
+        table.report(space.gateway(gateway), 0).unwrap();
+    }
+    let (a, b) = (space.on(1, 1), space.on(2, 2));
+    change(&table, 8, vec![login(3, "x", a), login(3, "y", b), login(1, "x", space.on(2, 3))])
+        .unwrap();
+    table.begin_group(50).unwrap();
+    table.begin_group(51).unwrap();
+    table.end_group(51).unwrap();
+    let ask = |warm: &mut Warm| {
+        let request = RouteRequest { users: &[1, 2, 3], groups: &[50, 51], ..Default::default() };
+        let mut routes = warm.tick(&request).unwrap();
+        routes.connections.iter_mut().for_each(|found| found.sort_by_key(|one| one.gateway));
+        routes
+    };
+    let routes = ask(&mut warm);
+    assert_eq!(routes.connections, [vec![space.on(2, 3)], vec![], vec![a, b]]);
+    let all = vec![space.gateway(1), space.gateway(2)];
+    assert_eq!(routes.gateways, [all.clone(), all]);
+    // A gateway that came later is in once it has members connected; one that is gone is not.
+    space.gateways.set_live([("gw-2".to_owned(), 12), ("gw-3".to_owned(), 13)]);
+    let third = space.gateway(3);
+    table.report(third, 0).unwrap();
+    let routes = ask(&mut warm);
+    assert_eq!(routes.connections, [vec![space.on(2, 3)], vec![], vec![b]]);
+    assert_eq!(routes.gateways, [vec![space.gateway(2)], vec![space.gateway(2), third]]);
+    table.interested(third, &[50, 51]).unwrap();
+    assert_eq!(ask(&mut warm).gateways[0], [space.gateway(2), third]);
+}
+
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn mirrors_inboxes_and_sends_are_kept() {
+    let space = Space::shared();
+    let mut warm = space.warm();
+    let messages: Vec<Message> = (1..=5).map(message).collect();
+    tell(&mut warm, &[spoken(9, &[1, 2], &messages[..3]), spoken(10, &[2], &messages[..1])]);
+    tell(&mut warm, &[spoken(9, &[1, 2], &messages[3..])]);
+    assert_eq!(value::int(&space.ask("GET", "conv_seq:9", &[])), 5);
+    // Somebody late does not take it back.
+    tell(&mut space.warm(), &[spoken(9, &[], &messages[..2])]);
+    assert_eq!(value::int(&space.ask("GET", "conv_seq:9", &[])), 5);
+    let inbox = space.ask("ZRANGE", "im:inbox:2", &["0", "-1"]);
+    let notes: Vec<&[u8]> = value::list(&inbox).iter().map(value::bytes).collect();
+    assert_eq!(notes, [&b"10:1"[..], b"9:3", b"9:5"]);
+    assert!(value::int(&space.ask("PTTL", "im:inbox:2", &[])) > 0);
+    let send = |conversation, sender, client_msg_id| SendId { conversation, sender, client_msg_id };
+    let asked = [send(9, 1, "m4"), send(9, 2, "m4"), send(10, 1, "m4"), send(10, 1, "m1")];
+    let there = |seq| Some(Sent { seq, message_id: 1000 + seq });
+    assert_eq!(warm.seen(&asked).unwrap(), [there(4), None, None, there(1)]);
+    space.clock.pass_ms(59_000);
+    assert_eq!(warm.seen(&asked[..1]).unwrap(), [there(4)]);
+    space.clock.pass_ms(60_000);
+    assert_eq!(warm.seen(&asked[..1]).unwrap(), [None]);
+}
+
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn an_inbox_is_cut() {
+    let space = Space::shared();
+    let mut warm = space.warm();
+    for seq in 1..=600 {
+        let messages = [message(seq)];
+        tell(&mut warm, &[spoken(9, &[1], &messages)]);
+    }
+    assert_eq!(value::int(&space.ask("ZCARD", "im:inbox:1", &[])), 600);
+    for seq in 601..=1300 {
+        let messages = [message(seq)];
+        tell(&mut warm, &[spoken(9, &[1], &messages)]);
+    }
+    let notes = value::int(&space.ask("ZCARD", "im:inbox:1", &[]));
+    assert!((1000..1256).contains(&notes), "{notes}");
+}
+
+/// What a tick costs, for the budget; nothing is asserted about time.
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn ticks_are_counted() {
+    const TICKS: u64 = 50;
+    let space = Space::shared();
+    let (table, mut warm) = (space.table(), space.warm());
+    for gateway in [1, 2] {
+        table.report(space.gateway(gateway), 0).unwrap();
+    }
+    let enter = |user: u64| login(user, "a", space.on(1 + user % 2, user as u32));
+    change(&table, 8, (1..=1000).map(enter).collect()).unwrap();
+    for per_tick in [1, 16, 64, 256] {
+        let before = space.client.counters();
+        let begun = Instant::now();
+        for tick in 0..TICKS {
+            let messages: Vec<Message> =
+                (0..per_tick).map(|one| message(1 + tick * per_tick + one)).collect();
+            let pair = |one: u64| [1 + one % 1000, 1 + (one * 7) % 1000];
+            let pairs: Vec<[u64; 2]> = (0..per_tick).map(pair).collect();
+            let spoken: Vec<Spoken<'_>> = messages
+                .iter()
+                .zip(&pairs)
+                .map(|(one, pair)| spoken(5000 + pair[0], pair, std::slice::from_ref(one)))
+                .collect();
+            let mut users: Vec<u64> = pairs.iter().flatten().copied().collect();
+            users.sort_unstable();
+            users.dedup();
+            let request = RouteRequest { spoken: &spoken, users: &users, groups: &[] };
+            warm.tick(&request).unwrap();
+        }
+        let (after, took) = (space.client.counters(), begun.elapsed());
+        println!(
+            "{per_tick} messages of as many conversations of two: {} commands a tick, {:.1} us a message",
+            (after.commands - before.commands) / TICKS,
+            took.as_secs_f64() * 1e6 / (TICKS * per_tick) as f64
+        );
+    }
+}
