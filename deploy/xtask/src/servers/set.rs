@@ -57,17 +57,13 @@ impl Servers {
         let folder = shared_folder()?;
         let kinds = Kind::ALL.into_iter().filter(|kind| kind.external().is_none()).collect();
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Self::new(folder, cache, kinds, Life::OnItsOwn)
+    }
+
+    fn new(folder: PathBuf, cache: PathBuf, kinds: Vec<Kind>, life: Life) -> anyhow::Result<Self> {
         let ports = Ports::open(&folder.join(PORTS))?;
-        Ok(Self {
-            folder,
-            cache,
-            ports,
-            kinds,
-            life: Life::OnItsOwn,
-            scratch: None,
-            options: BTreeMap::new(),
-            kafka_road: None,
-        })
+        let options = BTreeMap::new();
+        Ok(Self { folder, cache, ports, kinds, life, scratch: None, options, kafka_road: None })
     }
 
     /// A set of its own in a scratch folder, started. It ends with this value, and by the kernel's
@@ -93,17 +89,9 @@ impl Servers {
     pub(crate) fn prepare_private(purpose: &str, kinds: &[Kind]) -> anyhow::Result<Self> {
         let scratch = Scratch::create(purpose)?;
         let folder = scratch.path().to_path_buf();
-        let ports = Ports::open(&folder.join(PORTS))?;
-        Ok(Self {
-            cache: cache_folder()?,
-            ports,
-            kinds: kinds.to_vec(),
-            life: Life::WithUs,
-            scratch: Some(scratch),
-            options: BTreeMap::new(),
-            kafka_road: None,
-            folder,
-        })
+        let mut servers = Self::new(folder, cache_folder()?, kinds.to_vec(), Life::WithUs)?;
+        servers.scratch = Some(scratch);
+        Ok(servers)
     }
 
     /// A further option of a server, from its next start.
@@ -130,14 +118,11 @@ impl Servers {
     #[cfg(test)]
     pub(crate) fn none(folder: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(folder)?;
-        let mut ports = Ports::open(&folder.join(PORTS))?;
+        let path = folder.to_path_buf();
+        let mut servers = Self::new(path.clone(), path, Kind::ALL.to_vec(), Life::WithUs)?;
         for kind in Kind::ALL {
-            ports.choose(kind.name(), kind.ports())?;
+            servers.ports.choose(kind.name(), kind.ports())?;
         }
-        let mut servers = Self::prepare_private("no-servers", &[])?;
-        (servers.folder, servers.ports) = (folder.to_path_buf(), ports);
-        servers.kinds = Kind::ALL.to_vec();
-        servers.scratch = None;
         Ok(servers)
     }
 
