@@ -16,7 +16,11 @@ mod ingest;
 mod ops;
 pub mod pipeline;
 mod rpc;
+#[cfg(feature = "cluster")]
+pub mod service;
 pub mod store;
+#[cfg(feature = "cluster")]
+mod tasks;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -112,6 +116,7 @@ impl Service {
             dev_login: config.dev_login,
             heartbeat_ms: config.heartbeat_ms,
             max_connections_per_user: config.max_connections_per_user,
+            logouts_elsewhere: false,
             event_members_max: config.event_members_max,
         };
         let notifier: Arc<dyn Notifier> = Arc::new(egress::local::ToShards(Arc::clone(&sink)));

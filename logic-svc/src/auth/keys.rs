@@ -114,6 +114,14 @@ impl Keys {
         }
     }
 
+    /// Keys made of seeds, as several services share them; the first signs. `None` without any.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn of_seeds(seeds: &[[u8; 32]]) -> Option<Self> {
+        let key = |seed: &[u8; 32]| Key::new(SigningKey::from_bytes(seed));
+        let keys: Vec<Key> = seeds.iter().map(key).collect();
+        (!keys.is_empty()).then_some(Self(keys))
+    }
+
     /// The key that signs.
     pub(super) fn signing(&self) -> &Key {
         &self.0[0]

@@ -22,5 +22,5 @@ impl Notifier for ToShards {
 
 fn kick(Ended { connection, code, reason }: Ended) -> Kick {
     let ConnectionId { shard, slot, generation, .. } = connection;
-    Kick { shard, slot, generation, code: code.into(), reason: reason.to_owned() }
+    Kick { shard, slot, generation, code: code.into(), reason: reason.into_owned() }
 }

@@ -11,7 +11,7 @@ use crate::domain::UserId;
 use crate::domain::conversation::{Kind, Plan, plan};
 use crate::domain::delivery::ConnectionId;
 use crate::domain::reject::{NOT_A_MEMBER, NOT_FOUND, Reject};
-use crate::ports::{ConversationInfo, Created, Ensure, NewGroup};
+use crate::ports::{ConversationInfo, Created, Ensure, MembersChanged, NewGroup};
 use crate::store::failure;
 
 /// A read position to be set.
@@ -103,6 +103,9 @@ impl Operations {
                 return Err(ErrorCode::AlreadyExists.failure("this conversation_id is taken"));
             }
         };
+        let mut joined = members;
+        joined.push(user);
+        self.members_changed(&id, &joined, &[])?;
         self.tell(&Happening {
             no,
             conversation_id: &id,
@@ -134,7 +137,11 @@ impl Operations {
     ) -> Result<Conversation> {
         let (info, _) = self.group(user, id)?;
         let username = self.username(user)?;
-        if self.store.join(&info, user, self.next_id()?).map_err(|error| failure(&error))? {
+        let joined = self.store.join(&info, user, self.next_id()?);
+        let joined = joined.map_err(|error| failure(&error))?;
+        // Also for those who are in: an earlier attempt may have ended before everybody was told.
+        self.members_changed(id, &[user], &[])?;
+        if joined {
             let (no, username) = (info.no, username.as_str());
             self.tell(&Happening {
                 no,
@@ -157,6 +164,8 @@ impl Operations {
     ) -> Result<Conversation> {
         let (info, member) = self.group(user, id)?;
         if !member {
+            // An earlier attempt may have ended before everybody was told.
+            self.members_changed(id, &[], &[user])?;
             return Err(NOT_A_MEMBER.failure());
         }
         let mut left = self.view(info.no, user)?;
@@ -164,11 +173,23 @@ impl Operations {
         if !self.store.leave(&info, user).map_err(|error| failure(&error))? {
             return Err(NOT_A_MEMBER.failure());
         }
+        self.members_changed(id, &[], &[user])?;
         let (no, username) = (info.no, username.as_str());
         self.tell(&Happening { no, conversation_id: id, event: "left", user, username, origin });
         left.member_count = left.member_count.saturating_sub(1);
         left.role = String::new();
         Ok(left)
+    }
+
+    /// Tells those who deliver to large groups, before whoever asked is answered.
+    pub(super) fn members_changed(
+        &self,
+        conversation_id: &str,
+        joined: &[UserId],
+        left: &[UserId],
+    ) -> Result<()> {
+        let change = MembersChanged { conversation_id, joined, left };
+        self.notifier.members_changed(&change).map_err(|error| failure(&error))
     }
 
     fn group(&self, user: UserId, id: &str) -> Result<(ConversationInfo, bool)> {

@@ -82,17 +82,26 @@ impl Operations {
         let mut done = |outcomes: Vec<Login>| {
             let mut work = shared.borrow_mut();
             work.settle(outcomes, most);
+            if self.settings.logouts_elsewhere {
+                return;
+            }
             let replies = work.answers(|admitted| self.answer(admitted, now_ms));
             if !replies.is_empty() {
                 answer(replies);
             }
         };
         let changed = self.sessions.change(most, &mut plan, &mut done);
-        if let Err(error) = changed {
-            let failed = failure(&error);
-            let mut work = shared.borrow_mut();
+        if let Err(error) = &changed {
+            let failed = failure(error);
             work.logins.iter_mut().for_each(|login| login.known = Err(failed.clone()));
-            answer(work.answers(|admitted| self.answer(admitted, now_ms)));
+        } else if self.settings.logouts_elsewhere {
+            self.look_again(&mut work);
+        }
+        if changed.is_err() || self.settings.logouts_elsewhere {
+            let replies = work.answers(|admitted| self.answer(admitted, now_ms));
+            if !replies.is_empty() {
+                answer(replies);
+            }
         }
         for Resuming { connection, user, points } in std::mem::take(&mut work.resuming) {
             let resumed = self.resume(user, &points).into_iter();
@@ -105,6 +114,43 @@ impl Operations {
         }
     }
 
+    /// Where others log users out too: whoever did so since the token was looked at either finds the connection, which
+    /// is registered by now, or has voided the token by now.
+    fn look_again(&self, work: &mut Work) {
+        let by_token =
+            |login: &Entering| login.known.as_ref().ok().and_then(|known| known.by_token);
+        let identities: Vec<Identity> = work.logins.iter().filter_map(by_token).collect();
+        if identities.is_empty() {
+            return;
+        }
+        let users: Vec<UserId> = identities.iter().map(|identity| identity.user).collect();
+        let epochs = self.store.names_and_epochs(&users).map_err(|error| failure(&error));
+        let mut epochs = epochs.map(|found| found.into_iter().zip(identities));
+        let mut voided = Vec::new();
+        for login in work.logins.iter_mut().filter(|login| by_token(login).is_some()) {
+            let verdict = match &mut epochs {
+                Err(failed) => Err(failed.clone()),
+                Ok(epochs) => match epochs.next() {
+                    Some((Some((_, epoch)), identity)) if epoch == identity.epoch => Ok(()),
+                    _ => Err(revoked()),
+                },
+            };
+            if let Err(failed) = verdict {
+                let user = login.known.as_ref().map_or(0, |known| known.user);
+                voided.push(SessionChange::Closed { user, connection: login.connection });
+                login.known = Err(failed);
+            }
+        }
+        if !voided.is_empty() {
+            let mut voided = Some(voided);
+            let gone =
+                self.sessions.change(0, &mut || voided.take().unwrap_or_default(), &mut |_| {});
+            if let Err(error) = gone {
+                tracing::warn!(%error, "a connection that was refused is still registered");
+            }
+        }
+    }
+
     /// Voids all tokens of a user and closes the user's connections.
     pub(crate) fn logout(&self, user: UserId) -> Result<()> {
         self.accounts.logout(user)?;
@@ -113,6 +159,16 @@ impl Operations {
         let told = |old| ended(old, close_code::UNAUTHENTICATED, "logged out");
         self.notifier.end(connections.into_iter().map(told).collect());
         Ok(())
+    }
+
+    /// Closes the user's connections, whose tokens stay good; gives how many there are.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn kick(&self, user: UserId, code: u16, reason: &str) -> Result<u32> {
+        let connections = self.sessions.of(&[user]).map_err(|error| failure(&error))?;
+        let count = u32::try_from(connections.len()).unwrap_or(u32::MAX);
+        let told = |connection| Ended { connection, code, reason: reason.to_owned().into() };
+        self.notifier.end(connections.into_iter().map(told).collect());
+        Ok(count)
     }
 
     /// Who those who want in are, in their order.
@@ -316,7 +372,7 @@ fn too_many(most: usize) -> Failure {
 }
 
 fn ended(connection: ConnectionId, code: u16, reason: &'static str) -> Ended {
-    Ended { connection, code, reason }
+    Ended { connection, code, reason: reason.into() }
 }
 
 fn reply(connection: ConnectionId, reply: call_reply::Reply) -> CallReply {

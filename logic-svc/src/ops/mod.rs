@@ -44,6 +44,8 @@ pub(crate) struct Settings {
     pub heartbeat_ms: u32,
     /// Connections one user may have at the same time.
     pub max_connections_per_user: usize,
+    /// Whether other processes log users out too: logins are looked at once more after they are registered.
+    pub logouts_elsewhere: bool,
     /// Largest conversation whose members are told of joins and leaves.
     pub event_members_max: usize,
 }
@@ -126,6 +128,7 @@ impl Operations {
             .map_err(|detail| ErrorCode::BadRequest.failure(detail))?;
         let ensure = Ensure::DevGroup { id: id.to_owned(), user };
         self.store.ensure(&[ensure], self.next_id()?).map_err(|error| failure(&error))?;
+        self.members_changed(id, &[user], &[])?;
         match find()? {
             Some((info, true)) => Ok(info),
             _ => Err(NOT_FOUND.failure()),

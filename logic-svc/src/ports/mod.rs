@@ -2,6 +2,8 @@
 //!
 //! Knows: the shared messages and the domain. Must not know: who stands behind a door.
 
+#[cfg(feature = "cluster")]
+mod cluster;
 mod routes;
 mod sessions;
 mod store;
@@ -20,8 +22,12 @@ use crate::domain::member::MemberSet;
 use crate::domain::message::ClientKey;
 use crate::domain::{ConversationNo, UserId};
 
+#[cfg(feature = "cluster")]
+pub use cluster::{
+    Crowd, Crowds, DeadLetters, Large, NewDeadLetter, PushOut, Reported, Reports, TaskOut,
+};
 pub use routes::{RouteCache, RouteRequest, Routes, Spoken};
-pub use sessions::{Ended, Login, Notifier, SessionChange, Sessions};
+pub use sessions::{Ended, Login, MembersChanged, Notifier, SessionChange, Sessions};
 pub use store::{
     Activity, Backend, ConversationInfo, ConversationStore, Created, HistoryStore, Keep,
     MemberInfo, NewGroup, NewUser, RefreshToken, Refreshed, StoredMessage, TokenStore, User,

@@ -1,5 +1,7 @@
 //! Who is connected where: what logins and ends of connections change, and what orders about connections are.
 
+use std::borrow::Cow;
+
 use proto::v1::EventDelivery;
 
 use super::StoreError;
@@ -69,7 +71,7 @@ pub struct Ended {
     /// Close code 4000-4999.
     pub code: u16,
     /// For the client's developer.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
 }
 
 /// The way to connections for what is neither an answer nor a message.
@@ -78,4 +80,23 @@ pub trait Notifier: Send + Sync {
     fn events(&self, events: Vec<(ShardId, EventDelivery)>);
     /// Orders connections closed.
     fn end(&self, connections: Vec<Ended>);
+    /// Users came into a group or went out of it: done before the one who asked for it is answered. May be told twice.
+    ///
+    /// # Errors
+    /// Whoever has to know was not told; the request is to be repeated.
+    fn members_changed(&self, change: &MembersChanged<'_>) -> Result<(), StoreError> {
+        let _ = change;
+        Ok(())
+    }
+}
+
+/// Users who came into a group or went out of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MembersChanged<'a> {
+    /// The group.
+    pub conversation_id: &'a str,
+    /// Who came in.
+    pub joined: &'a [UserId],
+    /// Who went out.
+    pub left: &'a [UserId],
 }

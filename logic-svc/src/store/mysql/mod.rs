@@ -4,6 +4,7 @@
 //! of `messages`, members by a version that each conversation counts. All statements are of many rows.
 
 mod conversations;
+mod crowds;
 mod error;
 mod fanout;
 mod heads;

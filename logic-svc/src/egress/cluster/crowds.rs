@@ -1,0 +1,151 @@
+//! Large groups: who is in them is told to all gateways, and crossing the threshold is told to whoever switches.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use proto::v1::{InterestChange, SpreadInterest, Task, task};
+
+use super::records::Records;
+use crate::domain::delivery::GatewayNo;
+use crate::domain::{ConversationNo, UserId};
+use crate::gateways::Gateways;
+use crate::ports::{
+    Crowds, Fanout, MembersChanged, PushOut, Reports, Sessions, StoreError, TaskOut,
+};
+
+/// How long gateways may take to be told before whoever joins is asked to try again.
+const TELL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How many members make a group large. May change while the service runs.
+#[derive(Clone, Debug)]
+pub struct Threshold(Arc<AtomicU32>);
+
+impl Threshold {
+    /// So many members.
+    #[must_use]
+    pub fn new(members: u32) -> Self {
+        Self(Arc::new(AtomicU32::new(members.max(1))))
+    }
+
+    /// Other than before from now on, for groups whose members change.
+    pub fn set(&self, members: u32) {
+        self.0.store(members.max(1), Ordering::Relaxed);
+    }
+
+    /// From here on a group is large.
+    #[must_use]
+    pub fn up(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Below this a large group is small again: some way under `up`, so that a group at the edge does not go to and
+    /// fro. From here on gateways hear who joins, so that they know everybody when the group becomes large.
+    #[must_use]
+    pub fn down(&self) -> u32 {
+        let up = self.up();
+        up - up / 5
+    }
+}
+
+/// Watches groups whose members change.
+#[derive(Clone)]
+pub struct CrowdWatch {
+    gateways: Arc<Gateways>,
+    crowds: Arc<dyn Crowds>,
+    out: Arc<dyn PushOut>,
+    tasks: Arc<dyn TaskOut>,
+    sessions: Arc<dyn Sessions>,
+    reports: Arc<dyn Reports>,
+    threshold: Threshold,
+}
+
+impl CrowdWatch {
+    /// Watches with these.
+    pub fn new(
+        gateways: Arc<Gateways>,
+        crowds: Arc<dyn Crowds>,
+        out: Arc<dyn PushOut>,
+        tasks: Arc<dyn TaskOut>,
+        sessions: Arc<dyn Sessions>,
+        reports: Arc<dyn Reports>,
+        threshold: Threshold,
+    ) -> Self {
+        Self { gateways, crowds, out, tasks, sessions, reports, threshold }
+    }
+
+    /// How many members make a group large.
+    #[must_use]
+    pub fn threshold(&self) -> &Threshold {
+        &self.threshold
+    }
+
+    /// Told after the change is stored and before it is answered. May be told twice.
+    ///
+    /// # Errors
+    /// Gateways could not be told: whoever asked is to repeat the request.
+    pub fn changed(&self, change: &MembersChanged<'_>) -> Result<(), StoreError> {
+        let MembersChanged { conversation_id, joined, left } = *change;
+        let Some(crowd) = self.crowds.crowd(conversation_id)? else { return Ok(()) };
+        let large = crowd.fanout == Fanout::Read;
+        if large || crowd.members >= self.threshold.down() {
+            self.tell(conversation_id, joined, left)?;
+            self.listen(crowd.no, joined)?;
+        }
+        let wanted = match crowd.fanout {
+            Fanout::Write if crowd.members >= self.threshold.up() => true,
+            Fanout::Read if crowd.members < self.threshold.down() => false,
+            _ => return Ok(()),
+        };
+        self.tasks.hand_over(conversation_id, spread(conversation_id, wanted))
+    }
+
+    /// The gateways of those who came in get the messages from now on.
+    fn listen(&self, no: ConversationNo, joined: &[UserId]) -> Result<(), StoreError> {
+        if joined.is_empty() {
+            return Ok(());
+        }
+        let connections = self.sessions.of(joined)?;
+        let mut gateways: Vec<GatewayNo> = connections.iter().map(|c| c.gateway).collect();
+        gateways.sort_unstable();
+        gateways.dedup();
+        gateways.into_iter().try_for_each(|gateway| self.reports.interested(gateway, &[no]))
+    }
+
+    /// Tells every gateway that lives who came and went, and waits until that is on its way for good.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn tell(
+        &self,
+        conversation_id: &str,
+        joined: &[UserId],
+        left: &[UserId],
+    ) -> Result<(), StoreError> {
+        let conversation_id = conversation_id.to_owned();
+        let (joined, left) = (joined.to_vec(), left.to_vec());
+        self.send(&InterestChange { conversation_id, joined, left, forget: false })
+    }
+
+    /// Tells every gateway that lives that the conversation is no longer large.
+    ///
+    /// # Errors
+    /// They could not be told.
+    pub fn forget(&self, conversation_id: &str) -> Result<(), StoreError> {
+        let conversation_id = conversation_id.to_owned();
+        self.send(&InterestChange { conversation_id, forget: true, ..InterestChange::default() })
+    }
+
+    fn send(&self, change: &InterestChange) -> Result<(), StoreError> {
+        let mut records = Records::new(Arc::clone(&self.gateways));
+        for gateway in self.gateways.live() {
+            records.interest(gateway, change.clone());
+        }
+        self.out.push_and_wait(records.finish(), TELL_LIMIT)
+    }
+}
+
+fn spread(conversation_id: &str, large: bool) -> Task {
+    let conversation_id = conversation_id.to_owned();
+    Task { task: Some(task::Task::SpreadInterest(SpreadInterest { conversation_id, large })) }
+}

@@ -1,0 +1,340 @@
+//! Messages from `im-upstream`: polled, worked in bounded ticks, published, and their offsets committed last.
+//!
+//! A tick's offsets are committed once every record that it sent is acknowledged by Kafka, and every tick before it
+//! is done too. Whatever ends this process in between makes its successor read the records again: what is stored by
+//! then is found, answered and delivered once more.
+
+mod work;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cluster::kafka::{
+    CommitMode, ConsumeError, Consumer, NextOffset, Rebalance, Record, Settings, Token,
+    TraceContext,
+};
+use proto::v1::{DeadLetter, PushRecord};
+
+use super::faults;
+use crate::domain::delivery::GatewayNo;
+use crate::egress::cluster::{Ledger, Outbox};
+use crate::gateways::Gateways;
+use crate::ports::{Clock, DeadLetters, NewDeadLetter, StoreError};
+use work::{Arrived, Handle, Poisoned, work};
+
+/// How long a poll waits for the first record; bounds how late stopping is seen.
+const POLL: Duration = Duration::from_millis(50);
+/// The same while acknowledgements are missing: their offsets are committed soon.
+const POLL_OUTSTANDING: Duration = Duration::from_millis(2);
+/// Ticks whose acknowledgements are missing before no more are begun.
+const OUTSTANDING_MAX: usize = 64;
+/// How long missing acknowledgements are waited for when partitions are given up.
+const REVOKE_LIMIT: Duration = Duration::from_secs(4);
+/// The same when the service stops.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// A consumer that gets nothing of what waits for it for so long is made anew.
+const STALLED: Duration = Duration::from_secs(15);
+/// Wait before a consumer is made anew.
+const ANEW_WAIT: Duration = Duration::from_millis(500);
+/// How long a dead letter is tried to be kept before the partition is read again instead.
+const KEEP_LIMIT: Duration = Duration::from_secs(20);
+
+/// What the loop is told at start.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// How to reach Kafka.
+    pub(crate) kafka: Settings,
+    /// The group that shares the partitions.
+    pub(crate) group: String,
+    /// Name for static membership; `None`: partitions move at once when this process ends.
+    pub(crate) static_instance: Option<String>,
+    /// Most records one poll takes.
+    pub(crate) poll_records: usize,
+    /// Most messages one tick takes, about.
+    pub(crate) tick_messages: usize,
+    /// How often a record that makes the handler panic alone is tried.
+    pub(crate) poison_attempts: u32,
+}
+
+/// What the loop works with.
+pub(crate) struct Parts {
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) gateways: Arc<Gateways>,
+    pub(crate) letters: Arc<dyn DeadLetters>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Set from outside to end the loop.
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+/// Why one life of the consumer ended.
+enum End {
+    Stopped,
+    Anew(String),
+}
+
+/// Works until stopped. Blocks; for a thread of its own.
+pub(crate) fn run<H>(options: &Options, parts: &Parts, handle: &mut H)
+where
+    H: Handle<Out = Vec<(GatewayNo, PushRecord)>>,
+{
+    for tag in (0..=u16::MAX).cycle() {
+        handle.forget();
+        match live(options, parts, handle, tag) {
+            End::Stopped => return,
+            End::Anew(why) => {
+                metrics::counter!("corelane_logic_consumers_made_anew_total").increment(1);
+                tracing::warn!(
+                    why,
+                    "the consumer is made anew; uncommitted records are read again"
+                );
+            }
+        }
+        if parts.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        std::thread::sleep(ANEW_WAIT);
+    }
+}
+
+/// What the consumer's callbacks share with the loop; both are on one thread.
+struct Moves {
+    ledger: Arc<Ledger>,
+    /// Partitions came or went: what is at hand may be old.
+    moved: Arc<AtomicBool>,
+}
+
+impl Rebalance for Moves {
+    fn assigned(&mut self, partitions: &[(String, u32)]) {
+        tracing::info!(?partitions, "partitions are ours");
+        self.moved.store(true, Ordering::Relaxed);
+    }
+
+    fn revoked(&mut self, _: &[(String, u32)]) {
+        // Every tick is worked and sent by now: only acknowledgements may be missing.
+        if !self.ledger.acks.wait(REVOKE_LIMIT) {
+            tracing::warn!("partitions are given up before all acknowledgements are in");
+        }
+        self.moved.store(true, Ordering::Relaxed);
+    }
+
+    fn last_offsets(&mut self, partitions: &[(String, u32)]) -> Vec<NextOffset> {
+        let offsets = self.ledger.acks.take_committable();
+        self.ledger.acks.forget(partitions);
+        offsets
+    }
+
+    fn lost(&mut self, partitions: &[(String, u32)]) {
+        self.ledger.acks.forget(partitions);
+        self.moved.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One life of a consumer.
+struct Life<'a, H> {
+    options: &'a Options,
+    parts: &'a Parts,
+    handle: &'a mut H,
+    ledger: Arc<Ledger>,
+    moved: Arc<AtomicBool>,
+    consumer: Consumer,
+}
+
+fn live<H>(options: &Options, parts: &Parts, handle: &mut H, tag: u16) -> End
+where
+    H: Handle<Out = Vec<(GatewayNo, PushRecord)>>,
+{
+    let ledger = Arc::new(Ledger::new(tag));
+    let moved = Arc::new(AtomicBool::new(false));
+    let moves = Moves { ledger: Arc::clone(&ledger), moved: Arc::clone(&moved) };
+    let topics = [parts.outbox.topics().upstream.clone()];
+    let instance = options.static_instance.as_deref();
+    let consumer = Consumer::group(&options.kafka, &options.group, &topics, instance, moves);
+    let consumer = match consumer {
+        Ok(consumer) => consumer,
+        Err(error) => return End::Anew(error.to_string()),
+    };
+    parts.outbox.begin(&ledger);
+    let mut life = Life { options, parts, handle, ledger, moved, consumer };
+    let end = life.run();
+    if matches!(end, End::Stopped) {
+        life.finish();
+    }
+    end
+}
+
+impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
+    fn run(&mut self) -> End {
+        let mut records = Vec::new();
+        while !self.parts.stop.load(Ordering::Relaxed) {
+            if let Some(why) = self.broken() {
+                return End::Anew(why);
+            }
+            self.commit(CommitMode::Async);
+            if self.ledger.acks.outstanding() >= OUTSTANDING_MAX {
+                std::thread::sleep(POLL_OUTSTANDING);
+                continue;
+            }
+            let wait = if self.ledger.acks.outstanding() > 0 { POLL_OUTSTANDING } else { POLL };
+            match self.consumer.poll(&mut records, wait, self.options.poll_records) {
+                Ok(_) => {}
+                Err(ConsumeError::Fatal(why)) => return End::Anew(why),
+                Err(error) => {
+                    tracing::warn!(%error, "polling");
+                    std::thread::sleep(POLL);
+                }
+            }
+            if self.moved.swap(false, Ordering::Relaxed) {
+                self.handle.forget();
+            }
+            if let Err(why) = self.work_all(std::mem::take(&mut records)) {
+                return End::Anew(why);
+            }
+        }
+        End::Stopped
+    }
+
+    fn broken(&self) -> Option<String> {
+        if self.ledger.failed() {
+            return Some("a record of a tick did not reach Kafka".to_owned());
+        }
+        let stalled = self.consumer.health().stalled_for().filter(|since| *since > STALLED)?;
+        Some(format!("nothing came for {} s while records wait", stalled.as_secs()))
+    }
+
+    /// Everything polled, in ticks of a bounded size.
+    fn work_all(&mut self, records: Vec<Record>) -> Result<(), String> {
+        let mut waiting = records.into_iter().map(Arrived::new).peekable();
+        while waiting.peek().is_some() {
+            let (mut tick, mut messages) = (Vec::new(), 0);
+            while messages < self.options.tick_messages {
+                let Some(one) = waiting.next() else { break };
+                messages += one.messages().max(1);
+                tick.push(one);
+            }
+            self.tick(&tick)?;
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, arrived: &[Arrived]) -> Result<(), String> {
+        let began = Instant::now();
+        let token = self.ledger.acks.begin(next_offsets(arrived));
+        let trace = arrived.iter().find_map(|one| one.record.headers.traceparent);
+        let worked = work(self.handle, &self.parts.gateways, arrived, self.options.poison_attempts);
+        let sending = Instant::now();
+        let mut expected = 0;
+        for records in worked.out {
+            expected += self.send(records, token, trace)?;
+        }
+        for poisoned in &worked.poisoned {
+            expected += self.bury(poisoned, token)?;
+        }
+        self.ledger.acks.expect(token, expected);
+        faults::reached("after_publish");
+        metrics::histogram!("corelane_logic_step_seconds", "step" => "publish")
+            .record(sending.elapsed().as_secs_f64());
+        metrics::histogram!("corelane_logic_tick_seconds").record(began.elapsed().as_secs_f64());
+        metrics::counter!("corelane_logic_ticks_total").increment(1);
+        metrics::counter!("corelane_logic_records_total").increment(arrived.len() as u64);
+        Ok(())
+    }
+
+    fn send(
+        &self,
+        records: Vec<(GatewayNo, PushRecord)>,
+        token: Token,
+        trace: Option<TraceContext>,
+    ) -> Result<u64, String> {
+        metrics::counter!("corelane_logic_push_records_total").increment(records.len() as u64);
+        self.parts.outbox.send_tick(records, token, trace).map_err(|error| error.to_string())
+    }
+
+    /// Keeps a record that cannot be worked for somebody to look at; then the partition goes on.
+    fn bury(&self, poisoned: &Poisoned, token: Token) -> Result<u64, String> {
+        let Poisoned { record, reason, attempts } = poisoned;
+        let (topic, partition) = (&*record.topic, record.partition);
+        tracing::error!(topic, partition, offset = record.offset, reason, "a record was set apart");
+        metrics::counter!("corelane_logic_dead_letters_total").increment(1);
+        let new = NewDeadLetter {
+            topic,
+            partition,
+            offset: u64::try_from(record.offset).unwrap_or(0),
+            reason,
+            attempts: *attempts,
+            payload: &record.payload,
+        };
+        keep(&*self.parts.letters, &new, &self.parts.stop)?;
+        let letter = DeadLetter {
+            id: 0,
+            topic: topic.to_owned(),
+            partition,
+            offset: new.offset,
+            reason: reason.clone(),
+            attempts: *attempts,
+            created_at_ms: self.parts.clock.now_ms(),
+            replayed_at_ms: 0,
+            payload: record.payload.clone(),
+        };
+        let trace = record.headers.traceparent;
+        let sent = self.parts.outbox.send_dead_letter(&letter, token, trace);
+        sent.map_err(|error| error.to_string())
+    }
+
+    fn commit(&mut self, mode: CommitMode) {
+        let offsets = self.ledger.acks.take_committable();
+        if offsets.is_empty() {
+            return;
+        }
+        faults::reached("before_offsets");
+        match self.consumer.commit(&offsets, mode) {
+            Ok(()) => {}
+            // Whoever has them now reads from what was committed before; nothing at hand is sure.
+            Err(ConsumeError::Fenced) => self.moved.store(true, Ordering::Relaxed),
+            Err(error) => tracing::warn!(%error, "offsets were not committed"),
+        }
+    }
+
+    /// Stopping: waits for what is on its way, and commits it.
+    fn finish(&mut self) {
+        if !self.ledger.acks.wait(STOP_LIMIT) {
+            tracing::warn!("stopping before all acknowledgements are in; the rest is read again");
+        }
+        self.commit(CommitMode::Sync);
+    }
+}
+
+/// Tries for a while: without the row nobody would know of the record.
+fn keep(
+    letters: &dyn DeadLetters,
+    new: &NewDeadLetter<'_>,
+    stop: &AtomicBool,
+) -> Result<(), String> {
+    let until = Instant::now() + KEEP_LIMIT;
+    loop {
+        match letters.keep(new) {
+            Ok(()) => return Ok(()),
+            Err(StoreError::Unavailable(_))
+                if Instant::now() < until && !stop.load(Ordering::Relaxed) =>
+            {
+                std::thread::sleep(POLL);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// For each partition the first record behind those that arrived.
+fn next_offsets(arrived: &[Arrived]) -> Vec<NextOffset> {
+    let mut next: Vec<NextOffset> = Vec::new();
+    for Arrived { record, .. } in arrived {
+        let same = |(topic, partition, _): &&mut NextOffset| {
+            *partition == record.partition && **topic == *record.topic
+        };
+        match next.iter_mut().find(same) {
+            Some((_, _, offset)) => *offset = record.offset + 1,
+            None => next.push((record.topic.to_string(), record.partition, record.offset + 1)),
+        }
+    }
+    next
+}
