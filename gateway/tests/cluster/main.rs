@@ -1,0 +1,192 @@
+//! The gateway of the cluster form as a process, with real Kafka and etcd.
+
+mod fake;
+mod process;
+
+use std::process::Stdio;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fake::{Fake, LARGE};
+use process::{World, wait_for};
+use serde_json::{Value, json};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+async fn messages_go_up_and_come_down() {
+    let world = World::new().await;
+    let fake = Fake::start(&world.etcd, &world.kafka).await;
+    let gateway = world.gateway("g1");
+    let (mut alice, mut bob) = (gateway.client("alice"), gateway.client("bob"));
+    wait_for("both logins", || (fake.seen.sessions.lock().unwrap().len() == 2).then_some(()));
+
+    // By address, and by the index of large conversations.
+    for (conversation, msg_id) in [("small", "m1"), (LARGE, "m2")] {
+        alice.send(conversation, msg_id);
+        let ack = alice.next(2);
+        assert_eq!(
+            (&ack["code"], &ack["msg_id"], &ack["seq"]),
+            (&json!(0), &json!(msg_id), &json!(1))
+        );
+        let push = bob.next(4);
+        assert_eq!(push["conversation_id"], conversation);
+        assert_eq!(push["payload"]["content"], msg_id);
+    }
+    // A run of messages keeps its order and takes few records.
+    let before = fake.seen.records.load(Ordering::SeqCst);
+    for n in 0..200 {
+        alice.send("run", &format!("r{n}"));
+    }
+    for n in 0..200 {
+        assert_eq!(bob.next(4)["payload"]["content"], format!("r{n}"));
+    }
+    let records = fake.seen.records.load(Ordering::SeqCst) - before;
+    assert!(records <= 100, "{records} records for 200 messages");
+    assert!((0..200).all(|n| alice.next(2)["msg_id"] == format!("r{n}")), "answers out of order");
+
+    alice.say(&json!({"cmd": 3, "id": 9, "conversation_id": "small", "cursor_seq": 0}));
+    assert_eq!(alice.next(3)["code"], 0);
+
+    plain_http(&gateway);
+    // A second one of the same name does not start beside it.
+    let second = world.command("g1").stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+    let words = String::from_utf8_lossy(&second.stderr);
+    assert!(!second.status.success() && words.contains("another gateway of that name"), "{words}");
+
+    gateway.terminate();
+    assert_eq!(bob.next(11)["code"], 4000);
+    assert_eq!((alice.closed(), bob.closed()), (4000, 4000));
+    assert_eq!(gateway.ended().code(), Some(0));
+    assert!(fake.seen.sessions.lock().unwrap().is_empty(), "the ends were told");
+    let gateways = world.etcd.discover("gateways").await.unwrap();
+    assert!(gateways.current().is_empty(), "{gateways:?}");
+    fake.end().await;
+    world.end().await;
+}
+
+fn plain_http(gateway: &process::Gateway) {
+    assert_eq!(gateway.get("/healthz"), (200, "ok\n".to_owned()));
+    let (status, body) =
+        wait_for("readiness", || Some(gateway.get("/readyz")).filter(|(status, _)| *status == 200));
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(gateway.get("/api/v1/me?x=1"), (201, "GET /api/v1/me?x=1 HTTP/1.1".to_owned()));
+    let (status, body) = gateway.request(
+        "POST /api/v1/login HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+    );
+    assert_eq!((status, body.as_str()), (201, "POST /api/v1/login HTTP/1.1"));
+    assert_eq!(gateway.get("/nothing").0, 404);
+    assert_eq!(gateway.get("/").0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+async fn without_a_logic_service_everybody_is_told_so() {
+    let world = World::new().await;
+    let mut fake = Fake::start(&world.etcd, &world.kafka).await;
+    let gateway = world.gateway("g1");
+    let mut alice = gateway.client("alice");
+    wait_for("the login", || (fake.seen.sessions.lock().unwrap().len() == 1).then_some(()));
+    fake.stop_answering().await;
+    let (_, body) = wait_for("unreadiness", || {
+        Some(gateway.get("/readyz")).filter(|(status, _)| *status == 503)
+    });
+    let ready: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (&ready["checks"]["logic"], &ready["checks"]["lease"]),
+        (&json!(false), &json!(true))
+    );
+
+    alice.say(&json!({"cmd": 3, "id": 9, "conversation_id": "small", "cursor_seq": 0}));
+    let refused = alice.next(3);
+    assert_eq!((&refused["code"], &refused["id"]), (&json!(503), &json!(9)));
+    assert_eq!(refused["error"]["temporary"], true);
+    assert!(refused["error"]["retry_after_ms"].as_u64().unwrap() > 0);
+    assert!(refused["error"]["detail"].as_str().unwrap().contains("logic service"), "{refused}");
+    let mut bob = gateway.client("bob");
+    let goaway = bob.next(11);
+    assert_eq!(goaway["code"], 4100);
+    assert!(goaway["reconnect_after_ms"].as_u64().unwrap() > 0);
+    let (status, problem) = gateway.get("/api/v1/me");
+    assert_eq!(status, 503);
+    assert_eq!(serde_json::from_str::<Value>(&problem).unwrap()["code"], "BUSY");
+    // Messages do not need it.
+    alice.send("small", "m1");
+    assert_eq!(alice.next(2)["code"], 0);
+    gateway.terminate();
+    assert_eq!(gateway.ended().code(), Some(0));
+    fake.end().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+async fn a_lost_lease_brings_a_new_epoch_and_connections_stay() {
+    let world = World::new().await;
+    let fake = Fake::start(&world.etcd, &world.kafka).await;
+    let gateway = world.gateway("g1");
+    let mut alice = gateway.client("alice");
+    alice.send("small", "m1");
+    assert_eq!(alice.next(2)["seq"], 1);
+    let first = *fake.seen.epochs.lock().unwrap().last().unwrap();
+    // As if the lease had run out.
+    world.etcd.remove_root().await.unwrap();
+    let (epoch, session) = wait_for("a report of all sessions", || {
+        fake.seen.reported.lock().unwrap().first().cloned()
+    });
+    assert!(epoch > first, "{epoch} is not above {first}");
+    let key = session.connection.map(|at| (at.shard, at.slot, at.generation)).unwrap();
+    assert_eq!(fake.seen.sessions.lock().unwrap()[&key], "alice");
+    alice.send("small", "m2");
+    assert_eq!(alice.next(2)["seq"], 2);
+    assert_eq!(*fake.seen.epochs.lock().unwrap().last().unwrap(), epoch);
+    gateway.terminate();
+    assert_eq!(gateway.ended().code(), Some(0));
+    fake.end().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+async fn the_dynamic_configuration_sets_rates_and_drains() {
+    let world = World::new().await;
+    let fake = Fake::start(&world.etcd, &world.kafka).await;
+    let gateway = world.gateway("g1");
+    world.etcd.put_config("rate_burst", "3").await.unwrap();
+    world.etcd.put_config("rate_per_second", "0.001").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut alice = gateway.client("alice");
+    (0..4).for_each(|n| alice.send("small", &format!("m{n}")));
+    let codes: Vec<Value> = (0..4).map(|_| alice.next(2)["code"].clone()).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 429).count(), 1, "{codes:?}");
+    world.etcd.put_config("drain/g1", "true").await.unwrap();
+    assert_eq!(alice.next(11)["code"], 4000);
+    assert_eq!(gateway.ended().code(), Some(0));
+    // And it does not come back before that is taken away.
+    let again = world.command("g1").stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+    let words = String::from_utf8_lossy(&again.stderr);
+    assert!(!again.status.success() && words.contains("drain/g1"), "{words}");
+    fake.end().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+async fn the_successor_of_a_killed_gateway_waits_for_its_lease() {
+    let world = World::new().await;
+    let fake = Fake::start(&world.etcd, &world.kafka).await;
+    let first = world.gateway("g1");
+    let mut alice = first.client("alice");
+    alice.send("small", "m1");
+    alice.next(2);
+    let epoch = *fake.seen.epochs.lock().unwrap().last().unwrap();
+    first.kill();
+    let second = world.gateway("g1");
+    let mut alice = second.client("alice");
+    alice.send("small", "m2");
+    assert_eq!(alice.next(2)["code"], 0);
+    assert!(*fake.seen.epochs.lock().unwrap().last().unwrap() > epoch);
+    second.terminate();
+    assert_eq!(second.ended().code(), Some(0));
+    fake.end().await;
+    world.end().await;
+}

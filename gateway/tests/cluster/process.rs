@@ -1,0 +1,186 @@
+//! A gateway as a process, its clients, and the servers behind it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use cluster::{etcd, kafka};
+use serde_json::{Value, json};
+use tungstenite::{Message, WebSocket};
+
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// Names of one test's own on the servers that all tests share.
+pub(crate) struct World {
+    pub(crate) kafka: kafka::Settings,
+    pub(crate) etcd_settings: etcd::Settings,
+    pub(crate) etcd: etcd::Etcd,
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"))
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("gw-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst));
+        let kafka = kafka::Settings {
+            brokers: variable("CORELANE_TEST_KAFKA"),
+            topic_prefix: format!("{name}-"),
+            ..kafka::Settings::default()
+        };
+        let etcd_settings = etcd::Settings {
+            endpoints: vec![variable("CORELANE_TEST_ETCD")],
+            root: format!("/{name}"),
+            lease_ttl_s: 3,
+            ..etcd::Settings::default()
+        };
+        let etcd = etcd::Etcd::connect(&etcd_settings).await.unwrap();
+        Self { kafka, etcd_settings, etcd }
+    }
+
+    pub(crate) async fn end(self) {
+        self.etcd.remove_root().await.unwrap();
+        let kafka = self.kafka.clone();
+        tokio::task::spawn_blocking(move || {
+            let topics = kafka::Topics::new(&kafka).unwrap();
+            let all = topics.list().unwrap();
+            let ours = all.into_iter().map(|(name, _)| name);
+            let ours: Vec<_> = ours.filter(|name| name.starts_with(&kafka.topic_prefix)).collect();
+            topics.delete(&ours).unwrap();
+        })
+        .await
+        .unwrap();
+    }
+
+    pub(crate) fn command(&self, gateway_id: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+        command
+            .args(["--gateway-id", gateway_id, "--listen", "127.0.0.1:0", "--dev-login"])
+            .args(["--shards", "2", "--lease-ttl-s", "3", "--message-burst", "1000"])
+            .args(["--kafka", &self.kafka.brokers, "--topic-prefix", &self.kafka.topic_prefix])
+            .args(["--etcd", &self.etcd_settings.endpoints[0]])
+            .args(["--etcd-root", &self.etcd_settings.root]);
+        command
+    }
+
+    pub(crate) fn gateway(&self, gateway_id: &str) -> Gateway {
+        let child = self.command(gateway_id).stdout(Stdio::piped()).spawn().unwrap();
+        Gateway::ready(child)
+    }
+}
+
+pub(crate) struct Gateway {
+    child: Child,
+    pub(crate) addr: String,
+}
+
+impl Gateway {
+    fn ready(mut child: Child) -> Self {
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let addr = line.trim_end().strip_prefix("gateway ready on http://");
+        let addr = addr.unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        Self { child, addr }
+    }
+
+    pub(crate) fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        wait_for("the end of the gateway", || self.child.try_wait().unwrap())
+    }
+
+    pub(crate) fn client(&self, name: &str) -> Client {
+        let stream = TcpStream::connect(&self.addr).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        let url = format!("ws://{}/ws?user_id={name}", self.addr);
+        Client(tungstenite::client(url, stream).unwrap().0)
+    }
+
+    /// Status and body of a plain request.
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        self.request(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))
+    }
+
+    pub(crate) fn request(&self, text: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.addr).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
+        (status, body)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+pub(crate) struct Client(WebSocket<TcpStream>);
+
+impl Client {
+    pub(crate) fn say(&mut self, frame: &Value) {
+        self.0.send(Message::text(frame.to_string())).unwrap();
+    }
+
+    pub(crate) fn send(&mut self, conversation: &str, msg_id: &str) {
+        self.say(&json!({"cmd": 2, "msg_id": msg_id, "conversation_id": conversation, "payload": {"content": msg_id}}));
+    }
+
+    /// The next frame with this command; others are passed over.
+    pub(crate) fn next(&mut self, cmd: u64) -> Value {
+        loop {
+            match self.0.read().unwrap() {
+                Message::Text(text) => {
+                    let frame: Value = serde_json::from_str(&text).unwrap();
+                    if frame["cmd"] == cmd {
+                        return frame;
+                    }
+                }
+                Message::Close(frame) => panic!("closed: {frame:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// The close code, whatever comes before.
+    pub(crate) fn closed(&mut self) -> u16 {
+        loop {
+            match self.0.read() {
+                Ok(Message::Close(frame)) => return frame.map_or(1005, |frame| frame.code.into()),
+                Ok(_) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < LONG, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
