@@ -4,6 +4,7 @@
 //! Knows: the domain, the ports. Must not know: which database, which queue.
 
 mod cache;
+mod fetch;
 mod recent;
 mod steps;
 
@@ -119,7 +120,7 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
 
     /// Takes all of `batches`, each from its gateway, and gives answers and deliveries.
     pub fn tick(&mut self, batches: Vec<(GatewayNo, UpstreamBatch)>) -> O::Out {
-        let fresh = self.refresh(&batches);
+        let fresh = self.refresh(&batches).and_then(|()| self.fetch(&batches));
         let mut tick = Tick::default();
         self.validate(batches, &mut tick);
         let placed = fresh.and_then(|()| {

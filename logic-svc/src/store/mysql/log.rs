@@ -256,7 +256,7 @@ impl Open {
             values.push(Value::UInt(message.msg_type.into()));
             values.push(Value::Bytes(message.content.to_vec()));
         }
-        Ok(connection.exec_drop(&*insert, Params::Positional(values))?)
+        Ok(connection.exec_drop(insert, Params::Positional(values))?)
     }
 }
 

@@ -23,6 +23,15 @@ pub(crate) struct Directory {
     store: Arc<Store>,
     /// A connection of its own: the pipeline waits for nobody's reading.
     reader: Pool,
+    /// What the tick under way will ask for.
+    fetched: Fetched,
+}
+
+/// Answers to questions that come later; `None`: there is no such thing.
+#[derive(Default)]
+struct Fetched {
+    conversations: HashMap<String, Option<ConversationRecord>>,
+    names: HashMap<UserId, Option<String>>,
 }
 
 impl Directory {
@@ -30,18 +39,42 @@ impl Directory {
     #[must_use]
     pub(crate) fn new(store: Arc<Store>) -> Self {
         let reader = Pool::new(store.opts.clone(), 1, store.wait);
-        Self { store, reader }
+        Self { store, reader, fetched: Fetched::default() }
     }
 }
 
 impl Members for Directory {
     fn conversation(&mut self, id: &str) -> Result<Option<ConversationRecord>> {
+        match self.fetched.conversations.get(id) {
+            Some(None) => return Ok(None),
+            // Taken: a large group is not copied, and whoever asks again wants to know it anew.
+            Some(_) => return Ok(self.fetched.conversations.remove(id).flatten()),
+            None => {}
+        }
         let found = self.reader.run(|connection| records(connection, &[id]));
         Ok(found.map_err(Fault::into_store_error)?.pop().flatten())
     }
 
     fn username(&mut self, user: UserId) -> Result<Option<String>> {
-        self.store.username(user)
+        match self.fetched.names.get(&user) {
+            Some(name) => Ok(name.clone()),
+            None => self.store.username(user),
+        }
+    }
+
+    fn fetch(&mut self, ids: &[&str], users: &[UserId]) -> Result<()> {
+        let fetched = self.reader.run(|connection| {
+            let conversations = records(connection, ids)?;
+            let select = ("SELECT id, username FROM users WHERE id IN (", ")");
+            let names: Vec<(UserId, String)> = rows_in(connection, select, users, |user| *user)?;
+            Ok((conversations, names))
+        });
+        let (conversations, names) = fetched.map_err(Fault::into_store_error)?;
+        let ids = ids.iter().map(|&id| id.to_owned());
+        self.fetched.conversations = ids.zip(conversations).collect();
+        self.fetched.names = users.iter().map(|user| (*user, None)).collect();
+        self.fetched.names.extend(names.into_iter().map(|(user, name)| (user, Some(name))));
+        Ok(())
     }
 
     fn ensure(
@@ -57,6 +90,7 @@ impl Members for Directory {
     }
 
     fn changes(&mut self, known: &[Known<'_>], into: &mut Vec<Change>) -> Result<()> {
+        self.fetched = Fetched::default();
         if known.is_empty() {
             return Ok(());
         }

@@ -70,7 +70,7 @@ impl Options {
             database: database.into(),
             read_connections: 4,
             write_connections: 2,
-            statement_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(2),
             #[cfg(feature = "fault-injection")]
             unique_sends: true,
@@ -106,7 +106,7 @@ impl Store {
     pub(crate) fn open(options: &Options) -> Result<Arc<Self>> {
         let opts = pool::connect_options(options)?;
         let mut connection = schema::open_database(&opts, &options.database)?;
-        schema::migrate(&mut connection).map_err(Fault::into_store_error)?;
+        schema::migrate(&mut connection, &opts).map_err(Fault::into_store_error)?;
         #[cfg(feature = "fault-injection")]
         if !options.unique_sends {
             schema::allow_repeated_sends(&mut connection).map_err(Fault::into_store_error)?;

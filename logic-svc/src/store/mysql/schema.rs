@@ -124,6 +124,8 @@ const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_version(
 
 /// How long another service's migration is waited for.
 const MIGRATION_WAIT: Duration = Duration::from_secs(60);
+/// How long one step of a migration may take: longer than any other statement.
+const STEP_WAIT: Duration = Duration::from_secs(60);
 /// The server's code for a database that is not there.
 const UNKNOWN_DATABASE: u16 = 1049;
 
@@ -168,13 +170,15 @@ fn check_name(database: &str) -> Result<()> {
 }
 
 /// Brings the database to the newest version, one service at a time; refuses one that a newer program wrote.
-pub(super) fn migrate(connection: &mut Conn) -> Work<()> {
+pub(super) fn migrate(connection: &mut Conn, opts: &Opts) -> Work<()> {
     let known = MIGRATIONS.len() as u64;
     if applied(connection)? == Some(known) {
         return Ok(());
     }
-    take_turn(connection)?;
-    let done = migrate_alone(connection, known);
+    let patient = OptsBuilder::from_opts(opts.clone()).read_timeout(Some(STEP_WAIT));
+    let mut connection = connect(&patient.into())?;
+    take_turn(&mut connection)?;
+    let done = migrate_alone(&mut connection, known);
     let released = connection.query_drop("DO RELEASE_LOCK(CONCAT('corelane.', MD5(DATABASE())))");
     done?;
     Ok(released?)

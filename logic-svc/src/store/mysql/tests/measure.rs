@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::ports::HistoryStore;
+use crate::ports::{HistoryStore, Known, Members};
 
 /// Conversations that the ticks are spread over.
 const CONVERSATIONS: usize = 10_000;
@@ -114,6 +114,16 @@ fn appending() {
         fixture.log.place(&mut runs).unwrap();
     }
     meter.print("a head that is not known, 500 a tick", 20 * 500);
+    let mut directory = Directory::new(Arc::clone(&fixture.store));
+    let known: Vec<Known<'_>> =
+        numbers[..256].iter().map(|no| Known { no: *no, id: "", version: 0 }).collect();
+    let meter = Meter::start(server);
+    for _ in 0..100 {
+        let mut changes = Vec::new();
+        directory.changes(&known, &mut changes).unwrap();
+        assert!(changes.is_empty());
+    }
+    meter.print("a version asked for, 256 a tick", 100 * 256);
 }
 
 #[test]

@@ -187,6 +187,30 @@ fn conversations_are_made_once_however_many_make_them() {
 
 #[test]
 #[ignore = "needs the servers of `cargo xtask servers up`"]
+fn what_was_fetched_answers_for_one_tick() {
+    let database = Database::new();
+    let store = database.open();
+    let users = store.ensure_users(&["a", "b"], 1).unwrap();
+    let info = group(&store, "g", users[0], &[]);
+    let mut directory = Directory::new(Arc::clone(&store));
+    directory.fetch(&["g", "later"], &[users[0], 999]).unwrap();
+    group(&store, "later", users[0], &[]);
+    store.join(&info, users[1], 2 << 30).unwrap();
+    let record = directory.conversation("g").unwrap().unwrap();
+    assert_eq!(record.members.len(), 1, "as it was when it was fetched");
+    assert_eq!(changes(&mut Directory::new(store), &[(&record, "g")]).len(), 2, "and that is seen");
+    assert_eq!(directory.conversation("g").unwrap().unwrap().members.len(), 2, "asked again");
+    assert_eq!(directory.conversation("later").unwrap(), None);
+    assert_eq!(directory.conversation("later").unwrap(), None);
+    assert_eq!(directory.username(users[0]).unwrap().as_deref(), Some("a"));
+    assert_eq!(directory.username(999).unwrap(), None);
+    assert_eq!(directory.username(users[1]).unwrap().as_deref(), Some("b"), "not fetched");
+    directory.changes(&[], &mut Vec::new()).unwrap();
+    assert!(directory.conversation("later").unwrap().is_some(), "the next tick asks anew");
+}
+
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
 fn a_large_group_is_read_in_pages() {
     const MEMBERS: u64 = 20_000;
     let database = Database::new();

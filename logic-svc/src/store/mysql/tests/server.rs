@@ -1,6 +1,6 @@
 //! A server of our own that stops, freezes and comes back.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -24,11 +24,11 @@ impl Server {
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
             .args(Self::user())
             .arg(format!("--datadir={}", data.display()))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
+            .arg(format!("--tmpdir={}", dir.path().display()))
+            .output()
             .expect("mariadb-install-db is there");
-        assert!(installed.success());
+        let said = [&installed.stdout[..], &installed.stderr[..]].concat();
+        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&said));
         let child = Self::spawn(&data, port);
         let server = Self { dir, port, child };
         server.wait();
@@ -39,7 +39,7 @@ impl Server {
         rustix::process::getuid().is_root().then(|| "--user=root".to_owned())
     }
 
-    fn spawn(data: &PathBuf, port: u16) -> Child {
+    fn spawn(data: &Path, port: u16) -> Child {
         Command::new("mariadbd")
             .args(["--no-defaults", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=32M"])
             .args(["--innodb-log-file-size=16M", "--skip-log-bin"])
