@@ -12,7 +12,7 @@ use axum::http::header::{
     CONNECTION, CONTENT_TYPE, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RETRY_AFTER, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri, Version};
 use axum::response::{IntoResponse, Response};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
@@ -137,6 +137,7 @@ async fn forward(State(proxy): State<Arc<Proxy>>, mut request: Request) -> Respo
         return problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", "the path cannot be read");
     };
     *request.uri_mut() = uri;
+    *request.version_mut() = Version::HTTP_11;
     match timeout(DEADLINE, proxy.pass_on(request)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(why)) => problem(StatusCode::SERVICE_UNAVAILABLE, "BUSY", why),
@@ -204,4 +205,97 @@ fn problem(status: StatusCode, code: &str, detail: &str) -> Response {
         answer.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use tower::ServiceExt as _;
+
+    /// A server that answers each request with what it got, `answers` times a connection, then hangs up.
+    fn server(answers: usize) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    for _ in 0..answers {
+                        let mut got = vec![0; 65_536];
+                        let Ok(count @ 1..) = stream.read(&mut got) else { return };
+                        let head = format!(
+                            "HTTP/1.1 200 OK\r\nContent-Length: {count}\r\nKeep-Alive: timeout=9\r\n\r\n"
+                        );
+                        let _ = stream.write_all(head.as_bytes());
+                        let _ = stream.write_all(&got[..count]);
+                    }
+                });
+            }
+        });
+        format!("http://{addr}")
+    }
+
+    /// An address where nobody listens.
+    fn nobody() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    }
+
+    fn proxy(urls: &[String]) -> Router {
+        let service =
+            |url: &String| Service { id: url.clone(), grpc: String::new(), http: url.clone() };
+        let (_, services) = watch::channel(Arc::new(urls.iter().map(service).collect()));
+        Proxy::new(services).router()
+    }
+
+    async fn ask(router: &Router, request: Request) -> (StatusCode, HeaderMap, String) {
+        let answer = router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = answer.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        (parts.status, parts.headers, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    fn request(path: &str) -> Request {
+        let request = Request::builder().uri(path).header("Host", "chat.example.org");
+        let request = request.header("Connection", "close, X-Hop").header("X-Hop", "1");
+        request.header("Authorization", "Bearer t").body(Body::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_request_goes_on_without_what_is_for_one_hop() {
+        let router = proxy(&[server(9)]);
+        let (status, headers, got) = ask(&router, request("http://elsewhere/api/v1/me?a=b")).await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(got.starts_with("GET /api/v1/me?a=b HTTP/1.1\r\n"), "{got}");
+        let got = got.to_lowercase();
+        assert!(got.contains("host: chat.example.org") && got.contains("authorization: bearer t"));
+        assert!(!got.contains("x-hop") && !got.contains("connection: close"), "{got}");
+        assert!(!headers.contains_key("keep-alive"));
+    }
+
+    /// Kept connections that were hung up meanwhile, and services that are gone, cost nobody an answer.
+    #[tokio::test]
+    async fn who_cannot_be_reached_is_passed_over() {
+        let router = proxy(&[nobody(), server(1), nobody(), server(2)]);
+        for n in 0..24 {
+            let (status, _, got) = ask(&router, request(&format!("/api/{n}"))).await;
+            assert_eq!(status, StatusCode::OK, "{got}");
+            assert!(got.starts_with(&format!("GET /api/{n} ")), "{got}");
+            // The end of a connection is seen a moment after the answer.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn when_nobody_is_there_it_says_so() {
+        for router in [proxy(&[]), proxy(&[nobody()])] {
+            let (status, headers, body) = ask(&router, request("/api/v1/me")).await;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(headers[CONTENT_TYPE], "application/problem+json");
+            assert_eq!(headers[RETRY_AFTER], "1");
+            let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!((&problem["code"], &problem["status"]), (&"BUSY".into(), &503.into()));
+        }
+    }
 }

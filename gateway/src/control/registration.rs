@@ -3,13 +3,19 @@
 use std::sync::Arc;
 
 use cluster::etcd::{Registration, State};
+use tokio::task::JoinHandle;
 
 use super::rpc::ReportAll;
 use crate::index::Identity;
 
 /// Follows the registration for as long as the runtime lives: with a new epoch all routes that others know
-/// of this gateway are void, so all sessions are reported under it. Connections stay.
-pub fn follow(registration: &Registration, identity: Arc<Identity>, report_all: ReportAll) {
+/// of this gateway are void, so all sessions are reported under it. Connections stay. The task is to be
+/// aborted before the entry is removed on purpose.
+pub fn follow(
+    registration: &Registration,
+    identity: Arc<Identity>,
+    report_all: ReportAll,
+) -> JoinHandle<()> {
     let mut changes = registration.watch();
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
@@ -30,5 +36,5 @@ pub fn follow(registration: &Registration, identity: Arc<Identity>, report_all: 
                 State::Lost => tracing::warn!("the registration is lost; registering anew"),
             }
         }
-    });
+    })
 }

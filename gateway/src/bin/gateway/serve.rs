@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::announce;
 use crate::log;
 use crate::settings::{self, Asked, Settings};
-use crate::start::{self, Running};
+use crate::start::{self, Running, Up};
 
 /// How long the last answers and ends of connections may take at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -68,14 +68,14 @@ fn run(settings: &Settings, set_filter: SetFilter) -> anyhow::Result<()> {
         tracing::info!("stopped before it was ready");
         return Ok(());
     };
-    announce(&format!("gateway ready on http://{}", running.gateway.addr()));
-    let alarm = running.gateway.alarm();
+    announce(&format!("gateway ready on http://{}", running.up.gateway.addr()));
+    let alarm = running.up.gateway.alarm();
     let failed = runtime.block_on(async {
         tokio::select! {
             () = signals.next() => None,
             () = drain.notified() => None,
             () = alarm.rang() => Some("a thread failed that nothing works without"),
-            () = start::kafka_is_lost(Arc::clone(&running.producer)) => {
+            () = start::kafka_is_lost(Arc::clone(&running.up.producer)) => {
                 Some("the Kafka producer has failed for good")
             }
         }
@@ -89,7 +89,8 @@ fn run(settings: &Settings, set_filter: SetFilter) -> anyhow::Result<()> {
 /// Connections are said goodbye to and what is under way is answered; then the shards end, the lanes empty
 /// themselves, and last of all the gateway's entry is removed.
 fn stop(runtime: &Runtime, running: Running) -> anyhow::Result<()> {
-    let Running { gateway, upstream, calls, push, stopping, registration, .. } = running;
+    let Running { up, registration } = running;
+    let Up { gateway, upstream, calls, push, stopping, follows_registration, .. } = up;
     stopping.draining.store(true, std::sync::atomic::Ordering::Release);
     let stats = gateway.stats();
     let outcome = gateway.stop().context("a shard failed");
@@ -108,6 +109,7 @@ fn stop(runtime: &Runtime, running: Running) -> anyhow::Result<()> {
     }
     stopping.push.store(true, std::sync::atomic::Ordering::Release);
     push.join().map_err(panicked)?;
+    follows_registration.abort();
     if let Err(error) = runtime.block_on(registration.revoke()) {
         tracing::warn!(%error, "the registration ends by itself");
     }

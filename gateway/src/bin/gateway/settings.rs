@@ -333,6 +333,14 @@ mod tests {
         }
     }
 
+    /// `gateway --print-config > deploy/config/gateway.toml` brings it up to date.
+    #[test]
+    fn the_sample_file_shows_every_key() {
+        let Err(Fault(text)) = read(&["--print-config"]) else { panic!("it runs") };
+        let sample = include_str!("../../../../deploy/config/gateway.toml");
+        assert_eq!(text.trim_end(), sample.trim_end());
+    }
+
     #[test]
     fn properties_are_taken_apart_and_not_shown() {
         let settings =

@@ -19,6 +19,7 @@ use gateway::control::rpc::{Client, Doors, Lanes};
 use gateway::control::{counters, discovery, registration, reports, site};
 use gateway::index::{Identity, Index};
 use gateway::mailbox::Mailboxes;
+use gateway::supervisor::Watch;
 use tokio::sync::{Notify, watch};
 
 use crate::settings::Settings;
@@ -34,12 +35,7 @@ const PUSH_RETENTION_MS: u64 = 3_600_000;
 
 /// A gateway that serves.
 pub(crate) struct Running {
-    pub(crate) gateway: Gateway,
-    pub(crate) producer: Arc<Producer>,
-    pub(crate) upstream: JoinHandle<()>,
-    pub(crate) calls: JoinHandle<Vec<tokio::task::JoinHandle<()>>>,
-    pub(crate) push: JoinHandle<()>,
-    pub(crate) stopping: Stopping,
+    pub(crate) up: Up,
     pub(crate) registration: Registration,
 }
 
@@ -80,7 +76,7 @@ pub(crate) async fn start(
     let base = Base { settings, etcd, config, partitions };
     let registration = register(&base).await?;
     match bring_up(&base, &registration, set_filter, drain).await {
-        Ok(up) => Ok(up.with(registration)),
+        Ok(up) => Ok(Running { up, registration }),
         Err(error) => {
             // The next one need not wait for the lease to run out.
             let _ = registration.revoke().await;
@@ -156,20 +152,14 @@ fn said(address: &str) -> String {
 }
 
 /// What is up, but for the registration.
-struct Up {
-    gateway: Gateway,
-    producer: Arc<Producer>,
-    upstream: JoinHandle<()>,
-    calls: JoinHandle<Vec<tokio::task::JoinHandle<()>>>,
-    push: JoinHandle<()>,
-    stopping: Stopping,
-}
-
-impl Up {
-    fn with(self, registration: Registration) -> Running {
-        let Self { gateway, producer, upstream, calls, push, stopping } = self;
-        Running { gateway, producer, upstream, calls, push, stopping, registration }
-    }
+pub(crate) struct Up {
+    pub(crate) gateway: Gateway,
+    pub(crate) producer: Arc<Producer>,
+    pub(crate) upstream: JoinHandle<()>,
+    pub(crate) calls: JoinHandle<Vec<tokio::task::JoinHandle<()>>>,
+    pub(crate) push: JoinHandle<()>,
+    pub(crate) stopping: Stopping,
+    pub(crate) follows_registration: tokio::task::JoinHandle<()>,
 }
 
 async fn bring_up(
@@ -193,19 +183,8 @@ async fn bring_up(
 
     let (pending, tell) = deliveries();
     let producer = Arc::new(Producer::new(&settings.kafka, tell).context("the Kafka producer")?);
-    let push =
-        Push::new(&settings.kafka, Arc::clone(&identity), Arc::clone(&index), mailboxes.clone())
-            .context("the Kafka consumer")?;
-    let (live, push_up) = (push.live(), push.up());
-    let push = spawn("push", &gateway, {
-        let stop = Arc::clone(&stopping.push);
-        move || push.run(&stop)
-    })?;
-    // Before anybody logs in it has to be sure that nothing sent to this gateway is missed.
-    if let Err(error) = prove_live(&producer, settings, &identity, &live).await {
-        stopping.push.store(true, Ordering::Release);
-        return Err(error);
-    }
+    let (push, push_up) =
+        start_push(&gateway, settings, (&identity, &index), &producer, &stopping).await?;
     let topic = settings.kafka.upstream();
     let upstream = Upstream::new(
         Arc::clone(&producer),
@@ -216,7 +195,10 @@ async fn bring_up(
         mailboxes.clone(),
     );
     let uplink = gateway.uplink();
-    let upstream = spawn("upstream", &gateway, move || upstream.run(&uplink))?;
+    let upstream = spawn("upstream", &gateway, move |watch| {
+        upstream.run(&uplink);
+        watch.all_is_well();
+    })?;
 
     let services = discovery::follow(
         base.etcd.discover("logic").await.context("cannot look for logic services")?,
@@ -224,34 +206,67 @@ async fn bring_up(
     let client = Client::new(services.clone(), settings.call_timeout)?;
     let doors = Doors { logic: Arc::new(client), index, identity, mailboxes };
     let lanes = Lanes::start(&doors, settings.calls_in_flight);
-    registration::follow(registration, Arc::clone(&doors.identity), lanes.report_all());
+    let follows_registration =
+        registration::follow(registration, Arc::clone(&doors.identity), lanes.report_all());
     tokio::spawn(reports::run(doors.clone(), lanes.report_all()));
     let uplink = gateway.uplink();
-    let calls = spawn("calls", &gateway, move || lanes.run(&uplink))?;
+    let calls = spawn("calls", &gateway, move |watch| match lanes.run(&uplink) {
+        Ok(tasks) => {
+            watch.all_is_well();
+            tasks
+        }
+        Err(error) => {
+            tracing::error!(%error, "calls");
+            Vec::new()
+        }
+    })?;
 
     let stats = gateway.shard_stats();
     let named = move || stats.iter().map(|stats| stats.snapshot().named()).collect();
     tokio::spawn(counters::run(named, gateway.uplink(), Arc::clone(&doors.index)));
     follow_config(base, &doors.mailboxes, set_filter, drain);
-    let readiness = readiness(registration, &producer, push_up, services.clone(), &stopping);
+    let logic = Arc::clone(&doors.logic);
+    let readiness =
+        readiness(registration, &producer, push_up, &stopping).with("logic", move || logic.is_up());
     serve_http(&mut gateway, settings, readiness, services);
-    Ok(Up { gateway, producer, upstream, calls, push, stopping })
+    Ok(Up { gateway, producer, upstream, calls, push, stopping, follows_registration })
 }
 
-/// Starts a thread that the gateway cannot do without.
+/// Starts the thread `push` and waits until it is sure that nothing sent to this gateway is missed: before
+/// that nobody may log in. Gives the thread, and whether the topic is being read.
+async fn start_push(
+    gateway: &Gateway,
+    settings: &Settings,
+    (identity, index): (&Arc<Identity>, &Arc<Index>),
+    producer: &Producer,
+    stopping: &Stopping,
+) -> anyhow::Result<(JoinHandle<()>, Arc<AtomicBool>)> {
+    let mailboxes = Mailboxes(gateway.mailboxes());
+    let push = Push::new(&settings.kafka, Arc::clone(identity), Arc::clone(index), mailboxes)
+        .context("the Kafka consumer")?;
+    let (live, up) = (push.live(), push.up());
+    let stop = Arc::clone(&stopping.push);
+    let thread = spawn("push", gateway, move |watch| {
+        push.run(&stop);
+        watch.all_is_well();
+    })?;
+    if let Err(error) = prove_live(producer, settings, identity, &live).await {
+        stopping.push.store(true, Ordering::Release);
+        return Err(error);
+    }
+    Ok((thread, up))
+}
+
+/// Starts a thread that the gateway cannot do without: unless it says that all is well, its end is the
+/// gateway's.
 fn spawn<T: Send + 'static>(
     name: &str,
     gateway: &Gateway,
-    work: impl FnOnce() -> T + Send + 'static,
+    work: impl FnOnce(Watch) -> T + Send + 'static,
 ) -> anyhow::Result<JoinHandle<T>> {
     let watch = gateway.alarm().watch();
-    let work = move || {
-        let outcome = work();
-        watch.all_is_well();
-        outcome
-    };
     let thread = std::thread::Builder::new().name(name.to_owned());
-    thread.spawn(work).with_context(|| format!("cannot start the thread {name}"))
+    thread.spawn(move || work(watch)).with_context(|| format!("cannot start the thread {name}"))
 }
 
 async fn prove_live(
@@ -297,7 +312,6 @@ fn readiness(
     registration: &Registration,
     producer: &Arc<Producer>,
     push_up: Arc<AtomicBool>,
-    services: watch::Receiver<Arc<Vec<discovery::Service>>>,
     stopping: &Stopping,
 ) -> Readiness {
     let (lease, producer) = (registration.watch(), producer.health());
@@ -305,7 +319,6 @@ fn readiness(
     Readiness::default()
         .with("kafka", move || producer.is_up() && push_up.load(Ordering::Relaxed))
         .with("lease", move || lease.borrow().state == cluster::etcd::State::Held)
-        .with("logic", move || !services.borrow().is_empty())
         .with("serving", move || !draining.load(Ordering::Relaxed))
 }
 

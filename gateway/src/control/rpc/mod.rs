@@ -61,6 +61,11 @@ impl<L> Clone for Doors<L> {
     }
 }
 
+/// A lane is no longer there although it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a lane of requests to the logic service has ended before its time")]
+pub struct LaneEnded;
+
 /// The lanes, running on the tokio runtime they were started on (one with several threads: handing
 /// answers over may have to wait for a shard).
 pub struct Lanes {
@@ -94,8 +99,10 @@ impl Lanes {
 
     /// What the calls thread does with it: moves calls from the uplink to the lanes until the uplink is
     /// closed and empty. Gives the tasks, which end once everything they hold is answered.
-    #[must_use]
-    pub fn run(self, uplink: &Uplink) -> Vec<JoinHandle<()>> {
+    ///
+    /// # Errors
+    /// A lane has panicked: what it held is without an answer, and so would be all that follows.
+    pub fn run(self, uplink: &Uplink) -> Result<Vec<JoinHandle<()>>, LaneEnded> {
         let mut calls = Vec::new();
         loop {
             while self.backlog.len() >= BACKLOG {
@@ -103,13 +110,13 @@ impl Lanes {
             }
             let taken = uplink.calls.take_all(WAIT, |mut batch| calls.append(&mut batch));
             if taken.is_none() {
-                return self.tasks;
+                return Ok(self.tasks);
             }
-            self.pass_on(&mut calls);
+            self.pass_on(&mut calls)?;
         }
     }
 
-    fn pass_on(&self, calls: &mut Vec<Call>) {
+    fn pass_on(&self, calls: &mut Vec<Call>) -> Result<(), LaneEnded> {
         self.backlog.add(calls.len());
         let mut changes = Vec::new();
         let mut asks: Vec<Vec<Call>> = self.asks.iter().map(|_| Vec::new()).collect();
@@ -121,15 +128,15 @@ impl Lanes {
                 asks[lane].push(call);
             }
         }
-        // The receivers live as long as we do; they end when we are dropped.
         if !changes.is_empty() {
-            let _ = self.sessions.send(sessions::Input::Calls(changes));
+            self.sessions.send(sessions::Input::Calls(changes)).map_err(|_| LaneEnded)?;
         }
         for (lane, calls) in self.asks.iter().zip(asks) {
             if !calls.is_empty() {
-                let _ = lane.send(calls);
+                lane.send(calls).map_err(|_| LaneEnded)?;
             }
         }
+        Ok(())
     }
 }
 

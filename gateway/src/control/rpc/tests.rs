@@ -133,7 +133,7 @@ impl World {
         let uplink = Arc::new(Uplink::default());
         let thread = std::thread::spawn({
             let uplink = Arc::clone(&uplink);
-            move || lanes.run(&uplink)
+            move || lanes.run(&uplink).unwrap()
         });
         Self { doors, uplink, report_all, thread: Some(thread) }
     }
