@@ -2,6 +2,7 @@
 
 use std::panic::catch_unwind;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,14 +13,18 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::acks::NextOffset;
-use super::context::{ConsumerSide, Rebalance, list};
+use super::context::{COMMIT_LIMIT, ConsumerSide, Rebalance, list};
 use super::error::{ConsumeError, SetupError, is_connection};
 use super::health::Health;
+use super::native::commit_within;
 use super::settings::Settings;
 use super::trace::{Headers, TRACEPARENT, TraceContext};
 
 /// One poll stops after this many bytes, however many records it may take.
 const POLL_BYTES: usize = 8 << 20;
+
+/// How long a drop waits.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a seek may take.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,7 +71,7 @@ pub enum From {
 /// Whether a commit waits for Kafka's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitMode {
-    /// It waits: some ten seconds at worst, when the group's coordinator has just gone.
+    /// It waits: five seconds at worst, when the group's coordinator does not answer.
     Sync,
     /// It does not; failures show in the log and the metrics.
     Async,
@@ -75,15 +80,43 @@ pub enum CommitMode {
 /// A consumer. One thread owns it and must poll it, more often than `max_poll_interval_ms`, even
 /// when it wants no records (see [`Consumer::pause`]).
 ///
-/// Dropping it gives its partitions up: [`Rebalance::revoked`] is called once more.
+/// Dropping it gives its partitions up: [`Rebalance::revoked`] is called once more, on another
+/// thread that the drop waits for, at most ten seconds.
 #[must_use = "a consumer that is dropped leaves its group"]
 pub struct Consumer {
-    inner: BaseConsumer<ConsumerSide>,
+    inner: Inner,
     health: Arc<Health>,
     /// Names of topics, each allocated once.
     names: Vec<Arc<str>>,
     /// An error that came behind records, kept for the next poll.
     pending: Option<ConsumeError>,
+}
+
+/// The client, until it is dropped.
+struct Inner(Option<BaseConsumer<ConsumerSide>>);
+
+impl std::ops::Deref for Inner {
+    type Target = BaseConsumer<ConsumerSide>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().expect("it is taken by drop only")
+    }
+}
+
+impl Drop for Inner {
+    /// Closing waits for commits under way, without a limit: a broker that takes requests and
+    /// answers none must not hold more than a thread of no other use.
+    fn drop(&mut self) {
+        let Some(consumer) = self.0.take() else { return };
+        let (closed, wait) = std::sync::mpsc::sync_channel(1);
+        let closing = std::thread::Builder::new().name("kafka-close".to_owned()).spawn(move || {
+            drop(consumer);
+            let _ = closed.send(());
+        });
+        if closing.is_ok() && wait.recv_timeout(CLOSE_LIMIT) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the consumer is still closing: Kafka does not answer");
+        }
+    }
 }
 
 impl Consumer {
@@ -147,7 +180,7 @@ impl Consumer {
         let health = Arc::new(Health::new(group, commits));
         let side = ConsumerSide::new(Arc::clone(&health), rebalance);
         let inner = settings.consumer(group, instance)?.create_with_context(side)?;
-        Ok(Consumer { inner, health, names: Vec::new(), pending: None })
+        Ok(Consumer { inner: Inner(Some(inner)), health, names: Vec::new(), pending: None })
     }
 
     /// Waits for the first record, at most for `timeout`, and takes what else has arrived without
@@ -260,11 +293,10 @@ impl Consumer {
             // librdkafka would wait for a coordinator first.
             return Err(ConsumeError::Unavailable("no broker is connected".to_owned()));
         }
-        let mode = match mode {
-            CommitMode::Sync => rdkafka::consumer::CommitMode::Sync,
-            CommitMode::Async => rdkafka::consumer::CommitMode::Async,
-        };
-        let result = list(offsets).and_then(|offsets| self.inner.commit(&offsets, mode));
+        let result = list(offsets).and_then(|list| match mode {
+            CommitMode::Sync => commit_within(&self.inner, &list, COMMIT_LIMIT),
+            CommitMode::Async => self.inner.commit(&list, rdkafka::consumer::CommitMode::Async),
+        });
         result.map_err(|error| {
             self.health.count_error(error.rdkafka_error_code());
             ConsumeError::from(&error)

@@ -3,9 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
@@ -14,6 +15,10 @@ use rdkafka::{ClientContext, Offset, Statistics};
 use super::acks::{NextOffset, Token};
 use super::error::DeliveryError;
 use super::health::{Health, Partitions};
+use super::native::commit_within;
+
+/// How long a commit may wait for its answer.
+pub(crate) const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Told about partitions that come and go. Both lists name only what changes; partitions that
 /// are in none of them stay as they are.
@@ -116,7 +121,7 @@ impl ConsumerSide {
         if offsets.is_empty() || !self.health.is_up() {
             return;
         }
-        let result = list(offsets).and_then(|offsets| consumer.commit(&offsets, CommitMode::Sync));
+        let result = list(offsets).and_then(|list| commit_within(consumer, &list, COMMIT_LIMIT));
         if let Err(error) = result {
             // Whoever has the partitions next reads these records again.
             tracing::warn!(%error, "the last offsets of revoked partitions are not committed");

@@ -14,6 +14,7 @@ mod consumer;
 mod context;
 mod error;
 mod health;
+mod native;
 mod partition;
 mod producer;
 mod settings;

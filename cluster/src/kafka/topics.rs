@@ -8,13 +8,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
 
 use super::error::{SetupError, TopicsError};
-use super::health::Health;
 use super::settings::Settings;
 
 /// For calls that name no limit of their own.
@@ -38,24 +36,7 @@ pub struct TopicSpec {
 
 /// Asks and changes what topics there are. Calls block; call from threads that may.
 pub struct Topics {
-    client: AdminClient<Side>,
-}
-
-/// Callbacks of the admin client: only its log matters.
-struct Side(Health);
-
-impl ClientContext for Side {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.0.log(level, facility, text);
-    }
-
-    fn stats(&self, statistics: rdkafka::Statistics) {
-        self.0.brokers(&statistics);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(&error, reason);
-    }
+    client: AdminClient<DefaultClientContext>,
 }
 
 impl Topics {
@@ -64,7 +45,7 @@ impl Topics {
     /// # Errors
     /// A property that librdkafka does not take.
     pub fn new(settings: &Settings) -> Result<Topics, SetupError> {
-        let client = settings.admin()?.create_with_context(Side(Health::new("admin", false)))?;
+        let client = settings.admin()?.create()?;
         Ok(Topics { client })
     }
 

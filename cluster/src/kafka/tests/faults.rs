@@ -171,3 +171,32 @@ fn a_client_tells_when_its_brokers_go_and_come_back() {
         !records.is_empty() && consumer.is_up() && producer.is_up()
     });
 }
+
+#[test]
+fn a_broker_that_freezes_holds_nobody_for_long() {
+    let cluster = MockCluster::new(1).expect("a simulated cluster");
+    cluster.create_topic("t", 1, 1).expect("it takes topics");
+    let settings = Settings {
+        brokers: cluster.bootstrap_servers(),
+        message_timeout_ms: 1_000,
+        statistics_interval_ms: 100,
+        extra: vec![("socket.timeout.ms".to_owned(), "2000".to_owned())],
+        ..Settings::default()
+    };
+    let (producer, told) = recording(&settings);
+    let topics = ["t".to_owned()];
+    let mut consumer = Consumer::group(&settings, "g", &topics, None, ()).expect("good");
+    producer.send("t", 0, None, b"x", &Headers::default(), 1).expect("room");
+    assert!(producer.flush(PATIENCE));
+    poll_until(&mut consumer, |records| records.len() == 1);
+
+    // It takes requests, and answers none.
+    cluster.broker_round_trip_time(1, 10 * PATIENCE).expect("it obeys");
+    producer.send("t", 0, None, b"x", &Headers::default(), 2).expect("room");
+    assert!(in_time("flush", || producer.flush(PATIENCE)));
+    assert_eq!(notes(&told).remove(&2), Some(vec![Err(DeliveryError::TimedOut)]));
+    let offsets = [("t".to_owned(), 0, 1)];
+    let commit = in_time("commit", || consumer.commit(&offsets, CommitMode::Sync));
+    assert!(matches!(commit, Err(ConsumeError::Unavailable(_))), "nobody has answered: {commit:?}");
+    in_time("drop", || drop((consumer, producer)));
+}
