@@ -4,10 +4,13 @@
 //! Knows: the ports. Must not know: who asks.
 
 mod batch;
+mod cached;
 mod client;
 mod entry;
 mod hot;
 mod link;
+mod lock;
+mod names;
 mod options;
 mod reports;
 mod scripts;
@@ -16,7 +19,9 @@ mod slots;
 mod value;
 mod warm;
 
+pub use cached::Cached;
 pub use client::{Client, Counters, Standing};
+pub use lock::Lock;
 pub use options::{BadAddress, Options};
 pub use reports::UserPresence;
 pub use sessions::{ClassPolicy, RouteSettings, SessionTable};

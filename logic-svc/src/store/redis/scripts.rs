@@ -31,8 +31,8 @@ macro_rules! script {
 }
 
 /// All of them.
-pub(super) fn all() -> [&'static Script; 8] {
-    [&LOGIN, &CLOSED, &REGISTER, &REPORT, &REPORTED, &ADD_IF_THERE, &RAISE, &UNLOCK]
+pub(super) fn all() -> [&'static Script; 10] {
+    [&LOGIN, &CLOSED, &REGISTER, &REPORT, &REPORTED, &ADD_IF_THERE, &RAISE, &FILL, &LOCK, &UNLOCK]
 }
 
 script!(
@@ -194,6 +194,32 @@ if old and #old > #ARGV[1] then return 0 end
 if old and #old == #ARGV[1] and old >= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
+"
+);
+
+script!(
+    /// Makes a list that is not there. `KEYS[1]` the list; `ARGV`: lifetime of the key in ms, then the items.
+    FILL,
+    r"
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+for i = 2, #ARGV do redis.call('RPUSH', KEYS[1], ARGV[i]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 1
+"
+);
+
+script!(
+    /// Takes a lock. `KEYS[1]` the lock, `KEYS[2]` its last token; `ARGV`: the owner, lifetime in ms.
+    /// Gives the fencing token, or 0 if somebody has the lock.
+    LOCK,
+    r"
+if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return '0' end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, now)
+token = string.format('%.0f', token)
+redis.call('SET', KEYS[2], token)
+return token
 "
 );
 

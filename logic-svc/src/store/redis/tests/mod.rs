@@ -1,5 +1,6 @@
 //! Against real servers: keys of their own on the shared one, servers of their own for what breaks them.
 
+mod caches;
 mod faults;
 mod nodes;
 mod reports;
