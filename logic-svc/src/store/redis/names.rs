@@ -103,8 +103,8 @@ impl Names {
     fn noted(&self, user: UserId) -> Noted {
         for look in 0..LOOKS {
             let mut batch = self.client.batch();
-            if look == 0 {
-                // Before the look, so that whoever gets it also sees what its last owner noted.
+            if look == 1 {
+                // Before looking again, so that whoever gets it also sees what its last owner noted.
                 batch
                     .command("SET", 5)
                     .key_text("lock:", &lock_of(user))
@@ -124,6 +124,7 @@ impl Names {
                 Ok(name) if !name.is_empty() => return Noted::Name(name.to_owned()),
                 _ if !value::bytes(missing).is_empty() => return Noted::Missing,
                 _ if answers[0] == redis::Value::Okay => return Noted::Unknown { ours: true },
+                _ if look == 0 => {}
                 _ => std::thread::sleep(LOOK_EVERY),
             }
         }
