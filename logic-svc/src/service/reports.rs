@@ -46,15 +46,16 @@ impl RedisReports {
 
 impl Reports for RedisReports {
     fn report(&self, gateway: GatewayNo, report: &GatewayReport) -> Result<Reported, StoreError> {
-        let mut replaced = Vec::new();
+        // A part of all sessions: the report without any that follows says whether they are whole.
         if !report.sessions.is_empty() {
             self.listen(gateway, report)?;
-            replaced = self.table.register_all(gateway, &report.sessions)?;
+            let replaced = self.table.register_all(gateway, &report.sessions)?;
+            return Ok(Reported { report_all: false, replaced });
         }
         let report_all = self.table.report(gateway, report.connections)?;
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.insert(gateway, report.connections);
-        Ok(Reported { report_all, replaced })
+        Ok(Reported { report_all, replaced: Vec::new() })
     }
 
     fn interested(

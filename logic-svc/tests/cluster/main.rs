@@ -1,0 +1,9 @@
+//! The service as a gateway sees it: the real binary on real Kafka, MariaDB, Redis and etcd.
+
+mod admin;
+#[cfg(feature = "fault-injection")]
+mod crashes;
+mod groups;
+mod messages;
+mod proxy;
+mod world;
