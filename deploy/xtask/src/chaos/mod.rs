@@ -19,8 +19,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 
 use random::Random;
-use rows::{Control, ROWS, Row};
-use table::{Kind as RunKind, Run};
+use rows::{Off, ROWS, Row};
+use table::{Kind, Run};
 use trial::Bench;
 use valve::Valve;
 
@@ -32,7 +32,7 @@ use crate::scratch::Scratch;
 use crate::servers::{self, Servers};
 
 /// The variable by which a build with fault injection is told what to do without.
-const FAULT_VARIABLE: &str = "CORELANE_FAULT";
+const GUARD_VARIABLE: &str = "CORELANE_FAULT";
 
 /// Which rows, and how often.
 #[derive(Debug, clap::Args)]
@@ -103,11 +103,10 @@ fn run_rows(
 ) -> anyhow::Result<Vec<Run>> {
     let repo = Repo::find()?;
     let loadgen = build::build(&repo, LOADGEN, "release", interrupt)?;
-    let with_faults = controls > 0;
-    let product = Binaries::build(&repo, false, interrupt)?;
     let kept = Scratch::create("chaos")?;
-    // Built with faults next: the same names then mean other programs.
-    let product = product.keep(&kept.path().join("product"))?;
+    // Copied at once: a build with faults puts other programs under the same names.
+    let product = Binaries::build(&repo, false, interrupt)?.keep(&kept.path().join("product"))?;
+    let with_faults = controls > 0 || rows.iter().any(|row| row.needs_faults());
     let faulty = match with_faults {
         true => Some(Binaries::build(&repo, true, interrupt)?.keep(&kept.path().join("faulty"))?),
         false => None,
@@ -117,13 +116,16 @@ fn run_rows(
     for row in rows {
         let seed = seeds.next();
         let workshop = Workshop { row, loadgen: &loadgen, folder: &kept, interrupt };
-        runs.push(workshop.run(&product, None, trials, seed, say)?);
-        let Some(faulty) = &faulty else { continue };
-        if let Control::None(reason) = row.control {
-            say(&format!("{} control: none ({reason})", row.id));
-            continue;
+        let binaries = if row.needs_faults() { faulty.as_ref() } else { None };
+        runs.push(workshop.run(binaries.unwrap_or(&product), None, trials, seed, say)?);
+        let offs = if controls > 0 { row.controls } else { &[] };
+        for off in offs {
+            let binaries = faulty.as_ref().unwrap_or(&product);
+            runs.push(workshop.run(binaries, Some(*off), controls, seed, say)?);
         }
-        runs.push(workshop.run(faulty, Some(row.control), controls, seed, say)?);
+        if controls > 0 && offs.is_empty() {
+            say(&format!("{}: no control run", row.id));
+        }
     }
     Ok(runs)
 }
@@ -142,15 +144,14 @@ impl Workshop<'_> {
     fn run(
         &self,
         binaries: &Binaries,
-        control: Option<Control>,
+        off: Option<Off>,
         trials: u32,
         seed: u64,
         say: &mut dyn FnMut(&str),
     ) -> anyhow::Result<Run> {
-        let kind = if control.is_some() { RunKind::Control } else { RunKind::Product };
-        let mut run = Run::new(self.row, kind);
+        let mut run = Run::new(self.row, off);
         let valve = if self.row.needs_valve() { Some(Valve::listen()?) } else { None };
-        let mut cluster = self.cluster(binaries, control, valve.as_ref(), say)?;
+        let mut cluster = self.cluster(binaries, off, valve.as_ref(), say)?;
         let mut seeds = Random::new(seed);
         let mut bench = Bench {
             cluster: &mut cluster,
@@ -161,7 +162,7 @@ impl Workshop<'_> {
         };
         for number in 1..=trials {
             let seed = seeds.next();
-            let name = format!("{} {} {number}/{trials}", self.row.id, kind.word());
+            let name = format!("{} {} {number}/{trials}", self.row.id, run.kind().word());
             match bench.run(self.row, seed) {
                 Ok(outcome) => {
                     say(&format!("{name}: {}", table::trial_line(&outcome)));
@@ -176,7 +177,7 @@ impl Workshop<'_> {
                     break;
                 }
             }
-            if kind == RunKind::Control && run.shows_damage() {
+            if run.kind() == Kind::Control && run.shows_damage() {
                 break;
             }
         }
@@ -186,7 +187,7 @@ impl Workshop<'_> {
     fn cluster(
         &self,
         binaries: &Binaries,
-        control: Option<Control>,
+        off: Option<Off>,
         valve: Option<&Valve>,
         say: &mut dyn FnMut(&str),
     ) -> anyhow::Result<Cluster> {
@@ -201,21 +202,21 @@ impl Workshop<'_> {
             .iter()
             .map(|key| (Scope::Gateways, (*key).to_owned(), String::from("1000000")))
             .collect();
-        let mut fault = None;
-        match control {
-            Some(Control::Setting(scope, key, value)) => {
+        let mut guard = None;
+        match off {
+            Some(Off::Setting(scope, key, value)) => {
                 settings.push((scope, key.to_owned(), value.to_owned()));
             }
-            Some(Control::Option(kind, option)) => servers.add_option(kind, option),
-            Some(Control::Fault(scope, name)) => fault = Some((scope, name)),
-            Some(Control::None(_)) | None => {}
+            Some(Off::Option(kind, option)) => servers.add_option(kind, option),
+            Some(Off::Guard(scope, name)) => guard = Some((scope, name)),
+            None => {}
         }
         servers.up(self.interrupt, say)?;
         let plan = Plan { size: self.row.size, dev_login: true, settings };
         let mut cluster = Cluster::beside(servers, binaries, plan)?;
-        if let Some((scope, name)) = fault {
+        if let Some((scope, name)) = guard {
             for node in cluster.nodes().into_iter().filter(|node| scope.holds(*node)) {
-                cluster.set_environment(node, vec![(FAULT_VARIABLE.into(), name.into())]);
+                cluster.set_environment(node, GUARD_VARIABLE, Some(name.into()));
             }
         }
         cluster.up(self.interrupt)?;

@@ -1,14 +1,15 @@
 //! The rows: what breaks, how and when, and which safeguard the control run switches off.
 //!
 //! A row is data. Its script runs while a load of messages runs; the load generator's oracle then
-//! says whether any promise was broken. The control run is the same with one safeguard off and has
-//! to show the damage, or the row proves nothing.
+//! says whether any promise was broken. A control run is the same with one safeguard off and has
+//! to show the damage, or the row proves nothing. Rows without one are marked in the table.
 
 use crate::cluster::{Scope, Size};
 use crate::servers::Kind;
 
 use Act::{
-    Flush, Freeze, KeepOldFile, Kill, OldFile, Pause, Poison, Start, Stop, Thaw, Times, Valve,
+    CrashAt, Flush, Freeze, KeepOldFile, Kill, OldFile, Pause, Poison, Start, Stop, Thaw, Times,
+    Valve,
 };
 use Victim::{Gateway, Logic, Server};
 
@@ -34,6 +35,9 @@ pub(super) enum Act {
     Stop(Victim),
     /// Started again, and waited for until it is ready.
     Start(Victim),
+    /// Started again so that it ends itself at this point of a tick (a drawn one of the first
+    /// fifty), and, once it did, started as usual. Only in builds with fault injection.
+    CrashAt(Victim, &'static str),
     /// SIGSTOP.
     Freeze(Victim),
     /// SIGCONT.
@@ -63,17 +67,16 @@ pub(super) enum Method {
     DoubleLogin,
 }
 
-/// What the control run does without.
+/// What a control run does without.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Control {
-    /// A safeguard compiled out of our processes: the value of `CORELANE_FAULT` for all of a kind.
-    Fault(Scope, &'static str),
+pub(super) enum Off {
+    /// A safeguard of our processes, in builds with fault injection: the value of
+    /// `CORELANE_FAULT`.
+    Guard(Scope, &'static str),
     /// A setting of our processes: key, and value as it stands in the file.
     Setting(Scope, &'static str, &'static str),
     /// A further option of a server.
     Option(Kind, &'static str),
-    /// The oracle's own eye: there is no safeguard to switch off; why.
-    None(&'static str),
 }
 
 /// One row of the fault matrix.
@@ -91,13 +94,15 @@ pub(super) struct Row {
     pub(super) script: &'static [Act],
     /// How it is judged.
     pub(super) method: Method,
-    /// What the control run does without.
-    pub(super) control: Control,
+    /// What its control runs do without, one each.
+    pub(super) controls: &'static [Off],
     /// Part of the short selection.
     pub(super) short: bool,
 }
 
 const THREE: Size = Size { gateways: 3, logic: 3 };
+const NO_DEDUPE: Off = Off::Guard(Scope::Logic, "no_dedupe");
+const ACK_FIRST: Off = Off::Guard(Scope::Logic, "ack_before_commit");
 const KAFKA: Victim = Server(Kind::Kafka);
 const DATABASE: Victim = Server(Kind::MariaDb);
 const CACHE: Victim = Server(Kind::Redis);
@@ -112,7 +117,7 @@ pub(super) const ROWS: &[Row] = &[
         load_s: 10,
         script: &[Pause(500, 2500), Kill(Gateway(0)), Pause(500, 4000), Start(Gateway(0))],
         method: Method::Oracle,
-        control: Control::None("a gateway keeps nothing that could be left unguarded"),
+        controls: &[],
         short: true,
     },
     Row {
@@ -122,23 +127,27 @@ pub(super) const ROWS: &[Row] = &[
         load_s: 10,
         script: &[Times(2, &[Pause(500, 2500), Kill(Gateway(0)), Start(Gateway(0))])],
         method: Method::Oracle,
-        control: Control::Fault(Scope::All, "no_epoch"),
+        controls: &[],
         short: false,
     },
     Row {
         id: "F4",
-        fault: "logic services are killed in the middle of their ticks",
+        fault: "logic services end at every point of their ticks",
         size: THREE,
-        load_s: 12,
+        load_s: 60,
         script: &[
-            Times(2, &[Pause(300, 2000), Kill(Logic(0)), Pause(0, 300), Start(Logic(0))]),
-            Pause(300, 1500),
-            Kill(Logic(1)),
-            Start(Logic(1)),
+            Pause(300, 2000),
+            Kill(Logic(0)),
+            Pause(0, 300),
+            Start(Logic(0)),
+            CrashAt(Logic(1), "before_commit"),
+            CrashAt(Logic(2), "after_commit"),
+            CrashAt(Logic(0), "after_publish"),
+            CrashAt(Logic(1), "before_offsets"),
         ],
         method: Method::Oracle,
-        control: Control::Fault(Scope::Logic, "no_unique_key"),
-        short: true,
+        controls: &[NO_DEDUPE, ACK_FIRST],
+        short: false,
     },
     Row {
         id: "F5",
@@ -155,7 +164,7 @@ pub(super) const ROWS: &[Row] = &[
             Start(Logic(1)),
         ],
         method: Method::Oracle,
-        control: Control::Fault(Scope::Logic, "no_fence"),
+        controls: &[NO_DEDUPE],
         short: false,
     },
     Row {
@@ -165,11 +174,11 @@ pub(super) const ROWS: &[Row] = &[
         load_s: 40,
         script: &[Times(5, &[Pause(300, 1500), Kill(KAFKA), Start(KAFKA), Pause(1000, 2000)])],
         method: Method::Oracle,
-        control: Control::Setting(
+        controls: &[Off::Setting(
             Scope::Logic,
             "kafka_properties",
             "[\"producer.acks=0\", \"producer.enable.idempotence=false\"]",
-        ),
+        )],
         short: false,
     },
     Row {
@@ -179,11 +188,7 @@ pub(super) const ROWS: &[Row] = &[
         load_s: 20,
         script: &[Pause(500, 2000), Valve(false), Pause(5000, 5000), Valve(true)],
         method: Method::Oracle,
-        control: Control::Setting(
-            Scope::All,
-            "kafka_properties",
-            "[\"producer.enable.idempotence=false\", \"producer.max.in.flight=5\"]",
-        ),
+        controls: &[NO_DEDUPE],
         short: false,
     },
     Row {
@@ -202,7 +207,7 @@ pub(super) const ROWS: &[Row] = &[
             Start(CACHE),
         ],
         method: Method::Oracle,
-        control: Control::Fault(Scope::Logic, "seq_in_cache"),
+        controls: &[],
         short: false,
     },
     Row {
@@ -213,7 +218,7 @@ pub(super) const ROWS: &[Row] = &[
         script: &[Pause(1000, 3000), Kill(DATABASE), Pause(0, 1000), Start(DATABASE)],
         method: Method::Oracle,
         // Commits then wait in the server's memory for up to a second.
-        control: Control::Option(Kind::MariaDb, "--innodb-flush-log-at-trx-commit=0"),
+        controls: &[Off::Option(Kind::MariaDb, "--innodb-flush-log-at-trx-commit=0"), ACK_FIRST],
         short: true,
     },
     Row {
@@ -223,7 +228,7 @@ pub(super) const ROWS: &[Row] = &[
         load_s: 25,
         script: &[Pause(500, 1500), Kill(ETCD), Pause(9000, 12_000), Start(ETCD)],
         method: Method::Oracle,
-        control: Control::Fault(Scope::Logic, "no_lease_deadline"),
+        controls: &[],
         short: false,
     },
     Row {
@@ -233,7 +238,7 @@ pub(super) const ROWS: &[Row] = &[
         load_s: 0,
         script: &[],
         method: Method::DoubleLogin,
-        control: Control::Fault(Scope::All, "no_take_over"),
+        controls: &[],
         short: false,
     },
     Row {
@@ -243,12 +248,17 @@ pub(super) const ROWS: &[Row] = &[
         load_s: 15,
         script: &[Pause(500, 2000), Poison, Pause(500, 2000), Poison],
         method: Method::DeadLetters,
-        control: Control::Fault(Scope::Logic, "no_dead_letters"),
+        controls: &[],
         short: false,
     },
 ];
 
 impl Row {
+    /// Whether its script works with builds with fault injection only.
+    pub(super) fn needs_faults(&self) -> bool {
+        self.script.iter().any(|act| matches!(act, CrashAt(..)))
+    }
+
     /// Whether anything in its script is about the road to Kafka.
     pub(super) fn needs_valve(&self) -> bool {
         self.script.iter().any(|act| matches!(act, Valve(_)))
@@ -268,7 +278,12 @@ mod tests {
                     *to
                 }
                 Times(times, inner) => u64::from(*times) * check(row, inner),
-                Kill(victim) | Stop(victim) | Start(victim) | Freeze(victim) | Thaw(victim) => {
+                Kill(victim)
+                | Stop(victim)
+                | Start(victim)
+                | Freeze(victim)
+                | Thaw(victim)
+                | CrashAt(victim, _) => {
                     let (number, of) = match victim {
                         Gateway(number) => (*number, row.size.gateways),
                         Logic(number) => (*number, row.size.logic),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::rows::{Control, Row};
+use super::rows::{Off, Row};
 use super::trial::Outcome;
 
 /// Whether every safeguard was on.
@@ -38,21 +38,25 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(row: &Row, kind: Kind) -> Self {
-        let without = match row.control {
-            Control::Fault(_, name) => name.to_owned(),
-            Control::Setting(_, key, value) => format!("{key} = {value}"),
-            Control::Option(_, option) => option.to_owned(),
-            Control::None(reason) => reason.to_owned(),
-        };
+    pub(super) fn new(row: &Row, off: Option<Off>) -> Self {
+        let without = off.map(|off| match off {
+            Off::Guard(_, name) => name.to_owned(),
+            Off::Setting(_, key, value) => format!("{key} = {value}"),
+            Off::Option(_, option) => option.to_owned(),
+        });
         Self {
             row: row.id,
             fault: row.fault,
-            kind,
-            without: (kind == Kind::Control).then_some(without),
+            kind: if off.is_some() { Kind::Control } else { Kind::Product },
+            without,
             outcomes: Vec::new(),
             errors: Vec::new(),
         }
+    }
+
+    /// Whether something was off.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Whether a trial showed that a promise was broken.
@@ -109,6 +113,10 @@ pub(super) fn lines(runs: &[Run]) -> Vec<String> {
         String::from("|---|---|---|---|---|---|---|---|---|---|---|---|---|"),
     ];
     lines.extend(runs.iter().map(line));
+    for run in runs.iter().filter(|run| run.kind == Kind::Control) {
+        let without = run.without.as_deref().unwrap_or_default();
+        lines.push(format!("{} control: without {without}", run.row));
+    }
     for run in runs.iter().filter(|run| !run.is_good()) {
         let without = run.without.as_deref().unwrap_or("nothing");
         lines.push(format!("{} {}: {} (without: {without})", run.row, run.kind.word(), run.fault));
@@ -153,13 +161,17 @@ mod tests {
     use super::super::rows::ROWS;
     use super::*;
 
+    fn row(id: &str) -> &'static Row {
+        ROWS.iter().find(|row| row.id == id).unwrap()
+    }
+
     fn outcome(clean: bool, lost: u64) -> Outcome {
         Outcome { clean, lost, acked: 10, delivered: 100, recovery_s: 1.5, ..Outcome::default() }
     }
 
     #[test]
     fn a_control_run_has_to_show_damage() {
-        let mut run = Run::new(&ROWS[0], Kind::Control);
+        let mut run = Run::new(row("F4"), row("F4").controls.first().copied());
         run.outcomes.push(outcome(true, 0));
         assert!(!run.is_good());
         // Not clean for want of an answer is no damage.
@@ -173,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_run_without_a_result_is_not_good() {
-        let mut run = Run::new(&ROWS[0], Kind::Product);
+        let mut run = Run::new(row("F4"), None);
         assert!(!run.is_good());
         run.outcomes.push(outcome(true, 0));
         assert!(run.is_good());

@@ -19,6 +19,8 @@ use crate::interrupt::Interrupt;
 use crate::servers::Kind;
 
 const TICK: Duration = Duration::from_millis(20);
+/// Joining the group takes up to the session timeout of a dead member, fifty ticks a second.
+const CRASH_LIMIT: Duration = Duration::from_secs(30);
 
 /// What a trial came to.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
@@ -176,6 +178,10 @@ impl Bench<'_> {
                 Named::Server(kind) => self.cluster.servers().down(&[kind]),
             },
             Act::Start(victim) => self.start(victims.name(victim)),
+            Act::CrashAt(victim, point) => match victims.name(victim) {
+                Named::Node(node) => self.crash_at(node, point, random.between(1, 50)),
+                Named::Server(kind) => bail!("{} has no points to crash at", kind.name()),
+            },
             Act::Freeze(victim) => self.signal(victims.name(victim), Signal::STOP),
             Act::Thaw(victim) => self.signal(victims.name(victim), Signal::CONT),
             Act::Flush => cache_file::flush(self.cluster.servers()),
@@ -194,6 +200,29 @@ impl Bench<'_> {
             Named::Node(node) => self.cluster.start(node, self.interrupt),
             Named::Server(kind) => self.cluster.servers().start(kind, self.interrupt, &mut |_| {}),
         }
+    }
+
+    /// The load has to bring it to the point.
+    fn crash_at(&mut self, node: Node, point: &str, times: u64) -> anyhow::Result<()> {
+        let variables =
+            [("CORELANE_CRASH_AT", point.to_owned()), ("CORELANE_CRASH_AFTER", times.to_string())];
+        for (name, value) in &variables {
+            self.cluster.set_environment(node, name, Some(value.into()));
+        }
+        self.cluster.kill(node)?;
+        let started = self.cluster.launch_only(node);
+        for (name, _) in &variables {
+            self.cluster.set_environment(node, name, None);
+        }
+        let daemon = started?;
+        let deadline = Instant::now() + CRASH_LIMIT;
+        while daemon.runs() {
+            if Instant::now() > deadline || self.interrupt.raised() {
+                bail!("{node} never came to {point} for the {times}th time");
+            }
+            thread::sleep(TICK);
+        }
+        self.cluster.start(node, self.interrupt)
     }
 
     fn signal(&mut self, named: Named, signal: Signal) -> anyhow::Result<()> {

@@ -24,8 +24,6 @@ pub(crate) enum Scope {
     Gateways,
     /// Every logic service.
     Logic,
-    /// Everybody.
-    All,
 }
 
 impl Scope {
@@ -34,7 +32,6 @@ impl Scope {
         match self {
             Self::Gateways => matches!(node, Node::Gateway(_)),
             Self::Logic => matches!(node, Node::Logic(_)),
-            Self::All => true,
         }
     }
 }
@@ -129,7 +126,7 @@ mod tests {
             etcd: "http://h".into(),
             dev_login: true,
             more: vec![
-                (Scope::All, "log".into(), string("debug")),
+                (Scope::Logic, "log".into(), string("debug")),
                 (Scope::Logic, "content_max_bytes".into(), "7".into()),
             ],
         };

@@ -142,6 +142,14 @@ impl Cluster {
         outcome
     }
 
+    /// Starts one without waiting for anything: one that is to end by itself.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(crate) fn launch_only(&mut self, node: Node) -> anyhow::Result<Daemon> {
+        Ok(self.launch(node)?.daemon)
+    }
+
     fn launch(&mut self, node: Node) -> anyhow::Result<Launched> {
         let name = node.to_string();
         let ports = self.ports.choose(&name, config::ports(node))?;
@@ -197,9 +205,11 @@ impl Cluster {
         })
     }
 
-    /// Sets variables for the next start of a process, in place of those set before.
-    pub(crate) fn set_environment(&mut self, node: Node, variables: Vec<(String, OsString)>) {
-        self.environment.insert(node, variables);
+    /// Sets a variable for the next starts of a process, or takes it back.
+    pub(crate) fn set_environment(&mut self, node: Node, name: &str, value: Option<OsString>) {
+        let variables = self.environment.entry(node).or_default();
+        variables.retain(|(other, _)| other != name);
+        variables.extend(value.map(|value| (name.to_owned(), value)));
     }
 
     /// The servers.

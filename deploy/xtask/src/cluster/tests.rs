@@ -75,7 +75,7 @@ fn processes_start_die_come_back_and_end() {
 fn a_process_that_fails_takes_the_others_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut cluster = cluster(folder.path(), Size { gateways: 1, logic: 2 });
-    cluster.set_environment(Node::Logic(2), vec![("CRASH".into(), "1".into())]);
+    cluster.set_environment(Node::Logic(2), "CRASH", Some("1".into()));
     let error = cluster.up(&Interrupt::default()).unwrap_err().to_string();
     assert!(error.contains("logic-2") && error.contains("the reason"), "{error}");
     assert!(cluster.nodes().into_iter().all(|node| cluster.running(node).unwrap().is_none()));
