@@ -1,7 +1,7 @@
 //! A started `corelane` and clients for it: everything goes over its outside surface.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
-mod cluster;
+mod distributed;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
@@ -77,8 +77,8 @@ impl Server {
 
     fn spawn(mut command: Command, addr: &str, data: &Path, options: &[&str]) -> Self {
         let started = Instant::now();
-        if cluster::wanted() {
-            let cluster::Started { processes, addrs } = cluster::start(data, options);
+        if distributed::wanted() {
+            let distributed::Started { processes, addrs } = distributed::start(data, options);
             return Self::of(processes, addrs, started);
         }
         let mut child = command

@@ -18,11 +18,14 @@ pub(crate) fn check(rules: &Crate, files: &[File], faults: &mut Vec<String>) {
 /// Words with a room of their own appear nowhere else.
 fn kept_words(rules: &Crate, file: &File, faults: &mut Vec<String>) {
     let homes = |word: &str| rules.only_in.iter().find(|(only, _)| *only == word);
-    for token in &file.tokens {
+    for (at, token) in file.tokens.iter().enumerate() {
         let word = token.text.as_str();
+        // A field or a variable may be called so too.
+        if !names_a_path(file, at) {
+            continue;
+        }
         let allowed = match homes(word) {
             Some((_, rooms)) => rooms.contains(&file.room.as_str()),
-            // Ours may be called so too: `redis` as a method is a word like any other.
             None => !KEPT_WORDS.contains(&word),
         };
         if !allowed {
@@ -34,6 +37,15 @@ fn kept_words(rules: &Crate, file: &File, faults: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// Whether the token is part of a path: `redis::..`, `..::redis`, `use redis`, `{redis}` behind `::`.
+fn names_a_path(file: &File, at: usize) -> bool {
+    let text = |at: usize| file.tokens.get(at).map_or("", |token| token.text.as_str());
+    let follows = text(at + 1) == ":" && text(at + 2) == ":";
+    let before = if at == 0 { "" } else { text(at - 1) };
+    let inside = at >= 2 && before == ":" && text(at - 2) == ":";
+    follows || inside || ["use", "crate", "extern"].contains(&before)
 }
 
 /// Pure rooms name no sockets, files, clocks or keywords of concurrency.
