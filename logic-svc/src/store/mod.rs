@@ -1,8 +1,6 @@
 //! The only room that touches a database; presence lives here too, in the embedded form in memory.
 
 #[cfg(feature = "cluster")]
-// Used as the parts of the cluster form come to it.
-#[allow(dead_code, unused_imports)]
 pub(crate) mod mysql;
 pub mod presence;
 #[cfg(feature = "cluster")]

@@ -33,7 +33,6 @@ use error::Fault;
 use pool::Pool;
 use sql::Work;
 
-pub(crate) use letters::{DeadLetter, NewDeadLetter};
 pub(crate) use log::Log;
 pub(crate) use members::Directory;
 

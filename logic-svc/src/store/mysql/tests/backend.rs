@@ -1,5 +1,6 @@
 //! Users, conversations, read positions, tokens, keys, dead letters: the same meaning as in the embedded store.
 
+use super::super::letters::NewDeadLetter;
 use super::*;
 use crate::domain::conversation::{Kind, Role};
 use crate::ports::{

@@ -30,10 +30,9 @@ fn unavailable<T: std::fmt::Debug>(done: Result<T, AppendError>) -> String {
 fn kill_connections(database: &Database) -> usize {
     let mut raw = database.raw();
     let sql = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()";
-    let ids: Vec<u64> = raw.query(sql).unwrap();
-    for id in &ids {
-        raw.query_drop(format!("KILL CONNECTION {id}")).unwrap();
-    }
+    let mut ids: Vec<u64> = raw.query(sql).unwrap();
+    // Some may have ended by themselves meanwhile.
+    ids.retain(|id| raw.query_drop(format!("KILL CONNECTION {id}")).is_ok());
     ids.len()
 }
 

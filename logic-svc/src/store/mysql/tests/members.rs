@@ -3,7 +3,8 @@
 use super::*;
 use crate::domain::conversation::Kind;
 use crate::ports::{
-    Change, ConversationInfo, ConversationRecord, Created, Fanout, Known, Members, NewGroup,
+    Change, ConversationInfo, ConversationRecord, Created, Crowds, Fanout, Known, Large, Members,
+    NewGroup,
 };
 
 fn group(store: &Store, id: &str, owner: u64, members: &[u64]) -> ConversationInfo {
@@ -76,13 +77,16 @@ fn a_second_directory_sees_joins_leaves_and_switches() {
     assert_eq!(directory.conversation("g ").unwrap(), None, "spaces count");
     assert_eq!(directory.username(users[2]).unwrap().as_deref(), Some("c"));
     assert_eq!(directory.username(999).unwrap(), None);
-    let large = ours.large_conversations_of(&users).unwrap();
-    assert_eq!(large.len(), 3);
-    assert!(large.contains(&(users[1], "g".into(), info.no)));
+    let large = |least| ours.large_of(&users, least).unwrap();
+    let group = Large { no: info.no, id: id() };
+    assert!(large(500).iter().all(|of| *of == [group.clone()]));
     assert!(ours.leave(&info, users[1]).unwrap());
-    assert_eq!(ours.large_conversations_of(&users).unwrap().len(), 2);
-    assert_eq!(ours.list_by_mode(Fanout::Read, 0, 9).unwrap(), [(info.no, id(), 2, 17)]);
-    assert!(ours.list_by_mode(Fanout::Read, info.no, 9).unwrap().is_empty());
+    assert_eq!(large(500)[1], []);
+    let crowd = ours.crowd("g").unwrap().unwrap();
+    assert_eq!((crowd.no, crowd.members, crowd.fanout), (info.no, 2, Fanout::Read));
+    assert_eq!(ours.members_after(info.no, users[0], 9).unwrap(), [users[2]]);
+    assert!(ours.set_fanout(info.no, Fanout::Write, 20).unwrap());
+    assert_eq!((large(500)[0].len(), large(2)[0].len(), large(3)[0].len()), (0, 1, 0));
 }
 
 #[test]

@@ -6,11 +6,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// What happens at the next statement that is waited for.
+/// What happens at the next statement that is waited for; 0 stands for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum At {
-    /// Nothing.
-    Pass = 0,
     /// A commit reaches the server, its answer gets lost.
     CommitAnswer = 1,
     /// A commit does not reach the server.
