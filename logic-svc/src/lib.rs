@@ -23,7 +23,6 @@ pub mod store;
 mod tasks;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use auth::accounts::Accounts;
 use auth::keys::Keys;
@@ -37,7 +36,7 @@ use ports::{
     Backend, CallSource, Clock, DeliverySink, HistoryStore, IdSource, Notifier, StoreError,
     UpstreamSource,
 };
-use snowflake::Snowflake;
+use snowflake::{Snowflake, SystemClock};
 use store::presence::LocalPresence;
 use store::sqlite::{Directory, Log, Maintenance, MergeLimits, Options, Store};
 
@@ -110,7 +109,7 @@ impl Service {
             Directory::new(Arc::clone(&store)),
             Egress::new(Arc::clone(&presence)),
             Arc::clone(&ids),
-            pipeline_settings(&config),
+            pipeline::Settings::of(&config),
         );
         let settings = ops::Settings {
             dev_login: config.dev_login,
@@ -157,16 +156,6 @@ impl Service {
     }
 }
 
-/// The system's time of day.
-struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now_ms(&self) -> u64 {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-    }
-}
-
 fn check(config: &Config) -> Result<(), OpenError> {
     let refuse = |key, value: &dyn ToString, allowed| {
         Err(OpenError::Config { key, value: value.to_string(), allowed })
@@ -203,20 +192,6 @@ fn merge_limits(config: &Config) -> MergeLimits {
         backlog_rows: config.merge_backlog_rows as u64,
         hard_rows: config.merge_backlog_hard_rows as u64,
         wal_bytes: config.wal_checkpoint_bytes,
-    }
-}
-
-fn pipeline_settings(config: &Config) -> pipeline::Settings {
-    pipeline::Settings {
-        content_max_bytes: config.content_max_bytes,
-        dev_login: config.dev_login,
-        cached_conversations: config.cached_conversations,
-        cached_members: config.cached_members,
-        recent_sends: config.recent_sends,
-        #[cfg(feature = "fault-injection")]
-        ack_before_commit: config.fault == Some(config::Fault::AckBeforeCommit),
-        #[cfg(feature = "fault-injection")]
-        forget_sends: config.fault == Some(config::Fault::NoUniqueKey),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Message ids: 41 bits of milliseconds, 10 bits of worker, 12 bits of sequence.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use crate::ports::{Clock, IdSource, StoreError};
 
@@ -9,6 +10,16 @@ const EPOCH_MS: u64 = 1_735_689_600_000;
 const WORKER_BITS: u32 = 10;
 const SEQUENCE_BITS: u32 = 12;
 const SEQUENCE_MAX: u64 = (1 << SEQUENCE_BITS) - 1;
+
+/// The system's time of day.
+pub(crate) struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
 
 /// Highest worker number.
 pub const WORKER_MAX: u16 = (1 << WORKER_BITS) - 1;

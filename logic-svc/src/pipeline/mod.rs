@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use proto::v1::UpstreamBatch;
 
+use crate::config::Config;
 use crate::domain::delivery::{ConnectionId, GatewayNo};
 use crate::domain::message::ClientKey;
 use crate::domain::reject::Reject;
@@ -39,6 +40,23 @@ pub struct Settings {
     /// Control run: do not recognise retries. For tests only.
     #[cfg(feature = "fault-injection")]
     pub forget_sends: bool,
+}
+
+impl Settings {
+    /// What the service's settings mean for the pipeline.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            content_max_bytes: config.content_max_bytes,
+            dev_login: config.dev_login,
+            cached_conversations: config.cached_conversations,
+            cached_members: config.cached_members,
+            recent_sends: config.recent_sends,
+            #[cfg(feature = "fault-injection")]
+            ack_before_commit: config.fault == Some(crate::config::Fault::AckBeforeCommit),
+            #[cfg(feature = "fault-injection")]
+            forget_sends: config.fault == Some(crate::config::Fault::NoUniqueKey),
+        }
+    }
 }
 
 /// The one place where messages get their order. One tick at a time.

@@ -24,11 +24,11 @@ use crate::ports::{
     Backend, Clock, Crowds, DeadLetters, HistoryStore, IdSource, Notifier, PushOut, Reports,
     Sessions, TaskOut,
 };
+use crate::snowflake::{self, SystemClock};
 use crate::store::mysql::{Directory, Log, Options as MysqlOptions, Store};
 use crate::store::redis::{
-    Client, Options as RedisOptions, RouteSettings, SessionTable, Warm, WarmSettings,
+    Cached, Client, Options as RedisOptions, RouteSettings, SessionTable, Warm, WarmSettings,
 };
-use crate::{SystemClock, pipeline_settings, snowflake};
 
 /// How messages are worked in this form.
 pub(super) type ClusterPipeline =
@@ -97,8 +97,9 @@ impl Parts {
         );
         let notifier: Arc<dyn Notifier> =
             Arc::new(Orders::new(Arc::clone(&gateways), push, watch.clone()));
+        let cached = Arc::new(Cached::new(Arc::clone(&store), redis.clone()));
         let operations = Arc::new(Operations::new(
-            store.clone() as Arc<dyn Backend>,
+            cached as Arc<dyn Backend>,
             sessions,
             accounts(settings, &store, &clock, until)?,
             notifier,
@@ -139,7 +140,7 @@ impl Parts {
             Patient::new(Watched::new(directory, self.watch.clone()), patience),
             ToGateways::new(warm, Arc::clone(&self.gateways)),
             Arc::clone(&self.ids),
-            pipeline_settings(&settings.config),
+            crate::pipeline::Settings::of(&settings.config),
         )
     }
 }
@@ -181,7 +182,7 @@ fn accounts(
         .map_err(|_| ServiceError("the signing key in the database is damaged".to_owned()))?;
     let keys = Keys::of_seeds(&[seed])
         .ok_or_else(|| ServiceError("the signing key in the database is damaged".to_owned()))?;
-    let set_up = |error: crate::SetUpError| ServiceError(error.to_string());
+    let set_up = |error: crate::auth::SetUpError| ServiceError(error.to_string());
     let tokens = Tokens::new(
         keys,
         Arc::clone(clock),
