@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use super::config::{Scope, string};
 use super::node::Size;
 use super::set::Plan;
 use crate::servers::{Kind, Servers};
@@ -18,6 +19,8 @@ const FILE: &str = "layout.json";
 pub(super) struct Layout {
     pub(super) size: Size,
     pub(super) dev_login: bool,
+    /// The built web page, if there is one.
+    pub(super) web_dir: Option<PathBuf>,
     /// The servers that were started for it and end with it.
     pub(super) servers: Vec<Kind>,
 }
@@ -29,7 +32,10 @@ pub(super) fn folder(servers: &Servers) -> PathBuf {
 
 impl Layout {
     pub(super) fn plan(&self) -> Plan {
-        Plan { size: self.size, dev_login: self.dev_login, settings: Vec::new() }
+        let page = self.web_dir.as_ref().map(|page| string(&page.display().to_string()));
+        let page = page.map(|page| (Scope::Gateways, String::from("web_dir"), page));
+        let settings = page.into_iter().collect();
+        Plan { size: self.size, dev_login: self.dev_login, settings }
     }
 
     /// None when there is no cluster.
@@ -83,7 +89,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Layout::load(folder.path()).unwrap(), None);
         let size = Size { gateways: 3, logic: 2 };
-        let layout = Layout { size, dev_login: true, servers: vec![Kind::Kafka, Kind::Etcd] };
+        let servers = vec![Kind::Kafka, Kind::Etcd];
+        let layout = Layout { size, dev_login: true, web_dir: Some("/page".into()), servers };
+        assert_eq!(layout.plan().settings.len(), 1);
         layout.save(folder.path()).unwrap();
         assert_eq!(Layout::load(folder.path()).unwrap(), Some(layout));
         fs::write(folder.path().join(FILE), "{\"size\":1}").unwrap();

@@ -92,7 +92,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.action {
         Action::Up(shape) => {
             let (size, dev_login) = (shape.size(), shape.dev_login);
-            up(Layout { size, dev_login, servers: Vec::new() }, &interrupt)?;
+            let page = Repo::find()?.web_dist();
+            let web_dir = page.join("index.html").is_file().then_some(page);
+            up(Layout { size, dev_login, web_dir, servers: Vec::new() }, &interrupt)?;
         }
         Action::Run { shape, command } => return run_beside(*shape, command, &interrupt),
         Action::Down => down(&interrupt)?,
