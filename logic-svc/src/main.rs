@@ -4,6 +4,9 @@ use std::process::ExitCode;
 
 use logic_svc::service::{Asked, load, run};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let settings = match load() {
         Ok(Asked::Run(settings)) => settings,

@@ -104,7 +104,7 @@ impl<L: MessageLog> MessageLog for Patient<L> {
             Ok(()) => {
                 metrics::counter!("corelane_logic_messages_total")
                     .increment(append.messages.len() as u64);
-                metrics::histogram!("corelane_logic_batch_messages")
+                metrics::histogram!("corelane_logic_append_records")
                     .record(append.messages.len() as f64);
             }
             Err(AppendError::Duplicate) => {

@@ -79,7 +79,7 @@ fn apply(own: &Values, dynamic: &BTreeMap<String, String>, parts: &Parts, set_fi
         Err(fault) => tracing::warn!(%fault, "left as it was"),
     }
     let filter = values.text("log").map_err(|fault| fault.to_string());
-    if let Err(error) = filter.and_then(|filter| set_filter(filter)) {
+    if let Err(error) = filter.and_then(set_filter) {
         tracing::warn!(error, "the log is left as it was");
     }
 }

@@ -2,6 +2,8 @@
 //! done twice.
 
 mod spread;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -155,3 +155,26 @@ fn without_redis_every_gateway_is_asked() {
         std::thread::sleep(Duration::from_millis(100));
     }
 }
+
+/// A service that stood still while its partitions went to another one finds its places taken and counts anew.
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn a_service_that_stood_still_writes_nothing_wrong() {
+    let mut world = World::new();
+    let rpc = world.start("rpc", &["--roles", "rpc"], &[]);
+    let alice = world.login(rpc, "alice", 1).0;
+    let id = direct_conversation_id(alice, alice);
+    let first = world.start("first", &["--roles", "ingest"], &[]);
+    assert_eq!(world.sent((alice, 1), &id, "1").seq, 1);
+    world.signal(first, rustix::process::Signal::STOP);
+    let held = world.send((alice, 1), &id, "2");
+    world.start("second", &["--roles", "ingest"], &[]);
+    assert_eq!(world.acked(&held).seq, 2);
+    world.signal(first, rustix::process::Signal::CONT);
+    let rest: Vec<String> = (3..40).map(|n| world.send((alice, 1), &id, &format!("{n}"))).collect();
+    for (sent, seq) in rest.iter().zip(3..) {
+        assert_eq!(world.acked(sent).seq, seq);
+    }
+    let texts = world.history(rpc, alice, &id);
+    assert_eq!(texts, (1..40).map(|n| (n, n.to_string())).collect::<Vec<_>>());
+}

@@ -152,9 +152,13 @@ impl World {
 
     /// Ends a service in good order.
     pub(crate) fn stop(&mut self, at: usize) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.services[at].child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(at, rustix::process::Signal::TERM);
         self.ended(at)
+    }
+
+    pub(crate) fn signal(&self, at: usize, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.services[at].child);
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Waits until a service has ended.
@@ -258,7 +262,6 @@ impl World {
             conversation_id: to.to_owned(),
             msg_type: 1,
             content: content.to_owned().into(),
-            ..Send::default()
         };
         let (user_id, slot) = from;
         let frame = UpstreamFrame { slot, generation: 1, user_id, send: Some(send) };

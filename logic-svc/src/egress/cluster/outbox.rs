@@ -363,3 +363,74 @@ impl TaskOut for Outbox {
 fn unavailable(error: OutboxError) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(tag: u16) -> (Deliveries, Arc<Ledger>) {
+        let (deliveries, ledger) = (Deliveries::default(), Arc::new(Ledger::new(tag)));
+        *deliveries.ledger.write().unwrap() = Some(Arc::clone(&ledger));
+        (deliveries, ledger)
+    }
+
+    fn next(offset: i64) -> Vec<(String, u32, i64)> {
+        vec![("t".to_owned(), 0, offset)]
+    }
+
+    #[test]
+    fn offsets_wait_for_every_record_of_their_tick() {
+        let (deliveries, ledger) = ledger(3);
+        let token = ledger.acks.begin(next(10));
+        ledger.acks.expect(token, 3);
+        deliveries.told(token, Ok(()));
+        deliveries.told(token, Err(DeliveryError::UnknownTopic));
+        assert!(ledger.acks.take_committable().is_empty(), "one is missing");
+        deliveries.told(token, Err(DeliveryError::TooLarge));
+        assert_eq!(ledger.acks.take_committable(), next(10), "nobody will ever take the last two");
+        assert!(!ledger.failed());
+    }
+
+    #[test]
+    fn a_lost_record_keeps_its_offsets_and_asks_for_another_reading() {
+        let (deliveries, ledger) = ledger(3);
+        let token = ledger.acks.begin(next(10));
+        ledger.acks.expect(token, 1);
+        deliveries.told(token, Err(DeliveryError::TimedOut));
+        assert!(ledger.failed() && ledger.acks.take_committable().is_empty());
+    }
+
+    #[test]
+    fn what_an_earlier_life_sent_counts_for_nothing_now() {
+        let (_, earlier) = ledger(3);
+        let old = earlier.acks.begin(next(5));
+        let (deliveries, ledger) = ledger(4);
+        let token = ledger.acks.begin(next(10));
+        ledger.acks.expect(token, 1);
+        deliveries.told(old, Ok(()));
+        deliveries.told(old, Err(DeliveryError::Closed));
+        assert!(!ledger.failed() && ledger.acks.take_committable().is_empty());
+        deliveries.told(token, Ok(()));
+        assert_eq!(ledger.acks.take_committable(), next(10));
+    }
+
+    #[test]
+    fn whoever_waits_is_told_all_or_why_not() {
+        let deliveries = Deliveries::default();
+        let token = |n: u64| (u64::from(TAG_WAITED) << TAG_SHIFT) | n;
+        let begin = |n: u64, missing| {
+            deliveries.waits().insert(token(n), Wait { missing, lost: None });
+        };
+        begin(1, 2);
+        deliveries.told(token(1), Ok(()));
+        deliveries.told(token(1), Ok(()));
+        assert_eq!(deliveries.wait(token(1), Duration::ZERO), Ok(()));
+        begin(2, 2);
+        deliveries.told(token(2), Ok(()));
+        assert!(deliveries.wait(token(2), Duration::ZERO).is_err(), "one is missing");
+        begin(3, 1);
+        deliveries.told(token(3), Err(DeliveryError::TimedOut));
+        assert!(deliveries.wait(token(3), Duration::ZERO).is_err());
+        assert!(deliveries.waits().is_empty(), "nothing is kept");
+    }
+}
