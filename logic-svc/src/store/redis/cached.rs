@@ -84,7 +84,7 @@ impl<B: Backend + ?Sized> Cached<B> {
         let mut batch = self.client.batch();
         batch.command("LRANGE", 3).key("hot_messages:", no).argument(b"0").argument(b"-1");
         batch.command("PEXPIRE", 2).key("hot_messages:", no).number(HOT_MS);
-        batch.command("GET", 1).key("conv_seq:", no);
+        batch.command("ZSCORE", 2).key("conv_seq:", no).argument(b"seq");
         let answers = self.client.run_within(&batch, self.client.options().tick_timeout)?;
         let last = value::unsigned(&answers[2]);
         let list = value::list(&answers[0]);

@@ -31,8 +31,8 @@ macro_rules! script {
 }
 
 /// All of them.
-pub(super) fn all() -> [&'static Script; 10] {
-    [&LOGIN, &CLOSED, &REGISTER, &REPORT, &REPORTED, &ADD_IF_THERE, &RAISE, &FILL, &LOCK, &UNLOCK]
+pub(super) fn all() -> [&'static Script; 9] {
+    [&LOGIN, &CLOSED, &REGISTER, &REPORT, &REPORTED, &ADD_IF_THERE, &FILL, &LOCK, &UNLOCK]
 }
 
 script!(
@@ -182,18 +182,6 @@ script!(
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return redis.call('SADD', KEYS[1], unpack(ARGV, 2))
-"
-);
-
-script!(
-    /// Sets a number that only rises. `KEYS[1]` the number; `ARGV`: the number, lifetime of the key in ms.
-    RAISE,
-    r"
-local old = redis.call('GET', KEYS[1])
-if old and #old > #ARGV[1] then return 0 end
-if old and #old == #ARGV[1] and old >= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
 "
 );
 

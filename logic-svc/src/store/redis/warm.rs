@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use redis::Value;
 
 use super::batch::Batch;
@@ -12,7 +12,7 @@ use super::entry::Lives;
 use super::hot;
 use super::reports::Wholeness;
 use super::sessions::live_of;
-use super::{scripts, value};
+use super::value;
 use crate::domain::delivery::{ConnectionId, GatewayNo};
 use crate::domain::{ConversationNo, UserId};
 use crate::gateways::Gateways;
@@ -24,6 +24,8 @@ const CUT_EVERY: u64 = 32;
 const INBOX_CUT_EVERY: u32 = 256;
 /// Inboxes whose writes are counted; more make the count begin anew.
 const INBOXES_COUNTED: usize = 1 << 20;
+/// Mirrors whose lifetime is known to be set; more make the notes begin anew.
+const MIRRORS_NOTED: usize = 1 << 20;
 /// Sends of this time share a key.
 const WINDOW_S: u64 = 30;
 /// Keys that share the sends of one time in a cluster.
@@ -68,6 +70,9 @@ pub struct Warm {
     settings: WarmSettings,
     /// Writes to each inbox, so that it is cut now and then and not each time.
     inbox_writes: HashMap<UserId, u32>,
+    /// Conversations whose mirror has its lifetime, in the window at hand.
+    mirrored: HashSet<ConversationNo>,
+    mirror_window: u64,
     /// Keys of sends whose lifetime is set, in the window at hand.
     windows: (u64, u64),
 }
@@ -92,7 +97,16 @@ impl Warm {
         clock: Arc<dyn Clock>,
         settings: WarmSettings,
     ) -> Self {
-        Self { client, gateways, clock, settings, inbox_writes: HashMap::new(), windows: (0, 0) }
+        Self {
+            client,
+            gateways,
+            clock,
+            settings,
+            inbox_writes: HashMap::new(),
+            mirrored: HashSet::new(),
+            mirror_window: 0,
+            windows: (0, 0),
+        }
     }
 
     /// Where these sends were stored within the last minute, in their order, as far as known: a miss says nothing.
@@ -122,20 +136,41 @@ impl Warm {
         window * BUCKETS + bucket
     }
 
+    /// The last seqs. A sorted set of one member, since only there the server itself keeps a number from going back:
+    /// a script costs it three times as much.
+    fn add_last_seqs(&mut self, batch: &mut Batch, spoken: &[Spoken<'_>]) {
+        for one in spoken {
+            let Some(last) = one.messages.last() else { continue };
+            let no = one.conversation;
+            batch
+                .command("ZADD", 4)
+                .key("conv_seq:", no)
+                .argument(b"GT")
+                .number(last.seq)
+                .argument(b"seq");
+            if self.mirrored.len() >= MIRRORS_NOTED {
+                self.mirrored.clear();
+            }
+            if self.mirrored.insert(no) {
+                let lifetime_ms = millis(self.settings.last_seq);
+                batch.command("PEXPIRE", 2).key("conv_seq:", no).number(lifetime_ms);
+            }
+        }
+    }
+
+    /// Begins to set lifetimes anew every now and then.
+    fn begin_window(&mut self) {
+        let window = self.clock.now_ms() / millis(self.settings.last_seq / 4).max(1);
+        if self.mirror_window != window {
+            self.mirror_window = window;
+            self.mirrored.clear();
+        }
+    }
+
     fn add_hot(&self, batch: &mut Batch, spoken: &Spoken<'_>) {
         let (Some(first), Some(last)) = (spoken.messages.first(), spoken.messages.last()) else {
             return;
         };
-        if !self.settings.last_seq.is_zero() {
-            batch
-                .script(scripts::RAISE.sha(), 2)
-                .key("conv_seq:", spoken.conversation)
-                .number(last.seq)
-                .number(millis(self.settings.last_seq));
-        }
-        if self.settings.hot_messages == 0 {
-            return;
-        }
         // Only a list that is there grows: whoever reads a conversation makes it, and it goes when nobody reads.
         batch
             .command("RPUSHX", 1 + spoken.messages.len())
@@ -281,7 +316,13 @@ impl RouteCache for Warm {
         if asks {
             Self::add_reads(&mut batch, request);
         }
-        request.spoken.iter().for_each(|spoken| self.add_hot(&mut batch, spoken));
+        if !self.settings.last_seq.is_zero() {
+            self.begin_window();
+            self.add_last_seqs(&mut batch, request.spoken);
+        }
+        if self.settings.hot_messages > 0 {
+            request.spoken.iter().for_each(|spoken| self.add_hot(&mut batch, spoken));
+        }
         if self.settings.sends && !request.spoken.is_empty() {
             self.add_sends(&mut batch, request.spoken);
         }

@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use bytes::Bytes;
 use proto::v1::Message;
 
@@ -69,10 +67,10 @@ fn mirrors_inboxes_and_sends_are_kept() {
     let messages: Vec<Message> = (1..=5).map(message).collect();
     tell(&mut warm, &[spoken(9, &[1, 2], &messages[..3]), spoken(10, &[2], &messages[..1])]);
     tell(&mut warm, &[spoken(9, &[1, 2], &messages[3..])]);
-    assert_eq!(value::int(&space.ask("GET", "conv_seq:9", &[])), 5);
+    assert_eq!(value::int(&space.ask("ZSCORE", "conv_seq:9", &["seq"])), 5);
     // Somebody late does not take it back.
     tell(&mut space.warm(), &[spoken(9, &[], &messages[..2])]);
-    assert_eq!(value::int(&space.ask("GET", "conv_seq:9", &[])), 5);
+    assert_eq!(value::int(&space.ask("ZSCORE", "conv_seq:9", &["seq"])), 5);
     let inbox = space.ask("ZRANGE", "im:inbox:2", &["0", "-1"]);
     let notes: Vec<&[u8]> = value::list(&inbox).iter().map(value::bytes).collect();
     assert_eq!(notes, [&b"10:1"[..], b"9:3", b"9:5"]);
@@ -105,12 +103,29 @@ fn an_inbox_is_cut() {
     assert!((1000..1256).contains(&notes), "{notes}");
 }
 
+/// Time this thread was on a processor, in microseconds.
+fn own_cpu_us() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1000.0
+}
+
+/// Time the server was on a processor, in microseconds.
+fn server_cpu_us(server: &Server) -> f64 {
+    let info = server.query::<String>(&["INFO", "cpu"]).unwrap();
+    let of = |name: &str| -> f64 {
+        let line = info.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|seconds| seconds.trim().parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    (of("used_cpu_user:") + of("used_cpu_sys:")) * 1e6
+}
+
 /// What a tick costs, for the budget; nothing is asserted about time.
 #[test]
 #[ignore = "needs the servers of `cargo xtask servers up`"]
 fn ticks_are_counted() {
     const TICKS: u64 = 50;
-    let space = Space::shared();
+    let server = Server::start(&[]);
+    let space = Space::at(&server.address());
     let (table, mut warm) = (space.table(), space.warm());
     for gateway in [1, 2] {
         table.report(space.gateway(gateway), 0).unwrap();
@@ -118,9 +133,7 @@ fn ticks_are_counted() {
     let enter = |user: u64| login(user, "a", space.on(1 + user % 2, user as u32));
     change(&table, 8, (1..=1000).map(enter).collect()).unwrap();
     for per_tick in [1, 16, 64, 256] {
-        let before = space.client.counters();
-        let begun = Instant::now();
-        for tick in 0..TICKS {
+        let tick = |warm: &mut Warm, tick: u64| {
             let messages: Vec<Message> =
                 (0..per_tick).map(|one| message(1 + tick * per_tick + one)).collect();
             let pair = |one: u64| [1 + one % 1000, 1 + (one * 7) % 1000];
@@ -135,12 +148,29 @@ fn ticks_are_counted() {
             users.dedup();
             let request = RouteRequest { spoken: &spoken, users: &users, groups: &[] };
             warm.tick(&request).unwrap();
-        }
-        let (after, took) = (space.client.counters(), begun.elapsed());
+        };
+        tick(&mut warm, 0);
+        let commands = space.client.counters().commands;
+        let (own, of_server) = (own_cpu_us(), server_cpu_us(&server));
+        let _: String = server.query(&["CONFIG", "RESETSTAT"]).unwrap();
+        (1..=TICKS).for_each(|no| tick(&mut warm, no));
+        let messages = (TICKS * per_tick) as f64;
         println!(
-            "{per_tick} messages of as many conversations of two: {} commands a tick, {:.1} us a message",
-            (after.commands - before.commands) / TICKS,
-            took.as_secs_f64() * 1e6 / (TICKS * per_tick) as f64
+            "{per_tick} messages of as many conversations of two: {} commands a tick; CPU a message: {:.1} us here, \
+             {:.1} us in the server",
+            (space.client.counters().commands - commands) / TICKS,
+            (own_cpu_us() - own) / messages,
+            (server_cpu_us(&server) - of_server) / messages,
         );
+        let stats = server.query::<String>(&["INFO", "commandstats"]).unwrap();
+        stats.lines().filter(|line| line.contains("usec_per_call")).for_each(|line| {
+            let part = |name: &str| line.split(',').find_map(|part| part.split(name).nth(1));
+            println!(
+                "  {} {:?} x {:?} us",
+                line.split(':').next().unwrap_or(""),
+                part("calls="),
+                part("usec_per_call=")
+            );
+        });
     }
 }
