@@ -48,6 +48,7 @@ async fn messages_go_up_and_come_down() {
     assert_eq!(alice.next(3)["code"], 0);
 
     plain_http(&gateway);
+    metrics(&gateway);
     // A second one of the same name does not start beside it.
     let second = world.command("g1").stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
     let words = String::from_utf8_lossy(&second.stderr);
@@ -76,6 +77,34 @@ fn plain_http(gateway: &process::Gateway) {
     assert_eq!((status, body.as_str()), (201, "POST /api/v1/login HTTP/1.1"));
     assert_eq!(gateway.get("/nothing").0, 404);
     assert_eq!(gateway.get("/").0, 200);
+}
+
+fn metrics(gateway: &process::Gateway) {
+    // Those of shards are read once a second.
+    wait_for("the counted messages", || {
+        gateway.metric("corelane_gateway_messages_total").filter(|count| *count == 202.0)
+    });
+    for (name, value) in [
+        ("corelane_gateway_connections", 2.0),
+        ("corelane_gateway_sessions", 2.0),
+        ("corelane_gateway_logins_total", 2.0),
+        ("corelane_gateway_pushes_total", 202.0),
+        ("corelane_gateway_upstream_messages_total", 202.0),
+        ("corelane_gateway_refused_total", 0.0),
+        ("corelane_gateway_uplink_messages", 0.0),
+        ("corelane_gateway_upstream_under_way", 0.0),
+    ] {
+        assert_eq!(gateway.metric(name), Some(value), "{name}");
+    }
+    for name in [
+        "corelane_gateway_accepted_total",
+        "corelane_kafka_queue_records",
+        "corelane_kafka_consumer_lag",
+        "corelane_rpc_calls_total",
+        "corelane_rpc_endpoints",
+    ] {
+        assert!(gateway.metric(name).is_some(), "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,7 +1,7 @@
 //! A gateway as a process, its clients, and the servers behind it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -68,23 +68,26 @@ impl World {
     }
 
     pub(crate) fn gateway(&self, gateway_id: &str) -> Gateway {
-        let child = self.command(gateway_id).stdout(Stdio::piped()).spawn().unwrap();
-        Gateway::ready(child)
+        let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut command = self.command(gateway_id);
+        command.args(["--metrics-listen", &unused.to_string()]);
+        Gateway::ready(command.stdout(Stdio::piped()).spawn().unwrap(), unused)
     }
 }
 
 pub(crate) struct Gateway {
     child: Child,
     pub(crate) addr: String,
+    metrics: SocketAddr,
 }
 
 impl Gateway {
-    fn ready(mut child: Child) -> Self {
+    fn ready(mut child: Child, metrics: SocketAddr) -> Self {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let addr = line.trim_end().strip_prefix("gateway ready on http://");
         let addr = addr.unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self { child, addr }
+        Self { child, addr, metrics }
     }
 
     pub(crate) fn terminate(&self) {
@@ -114,16 +117,32 @@ impl Gateway {
         self.request(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))
     }
 
-    pub(crate) fn request(&self, text: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.addr).unwrap();
-        stream.set_read_timeout(Some(LONG)).unwrap();
-        stream.write_all(text.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
-        (status, body)
+    /// The sum of a metric over its labels; `None`: there is no such metric.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        let request = "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let (_, text) = ask(&self.metrics.to_string(), request);
+        let lines = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        let values: Vec<f64> =
+            lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+        (!values.is_empty()).then(|| values.iter().sum())
     }
+
+    pub(crate) fn request(&self, text: &str) -> (u16, String) {
+        ask(&self.addr, text)
+    }
+}
+
+fn ask(addr: &str, text: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.write_all(text.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
+    (status, body)
 }
 
 impl Drop for Gateway {

@@ -36,7 +36,7 @@ const OWN: &[Key] = &[
 const SERVERS: &[Key] = &[
     Key::new("kafka", Kind::List, "127.0.0.1:9092", "Brokers to begin with"),
     Key::new("topic_prefix", Kind::Text, "", "Put before the name of every topic"),
-    Key::new("upstream_partitions", whole(1, 10_000), "32", "Partitions of im-upstream, should it have to be made"),
+    Key::new("upstream_partitions", whole(1, 10_000), "8", "Partitions of im-upstream, should it have to be made; must agree with the logic services' partitions"),
     Key::new("replication", whole(0, 100), "0", "Copies of topics that have to be made; 0: what Kafka has as its default"),
     Key::new("kafka_timeout", Kind::Duration { min_ms: 100, max_ms: 600_000 }, "5s", "After how long messages that Kafka does not take are refused"),
     Key::new("kafka_properties", Kind::List, "", "Further properties of librdkafka, NAME=VALUE each").secret(),

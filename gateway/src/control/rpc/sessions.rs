@@ -166,6 +166,8 @@ impl<L: Logic> Lane<L> {
         let SessionReplies { mut replies, interests, report_all } = answer;
         let waiting: Vec<Waiting> = asked.iter().filter_map(Asked::waiting).collect();
         let users: HashMap<ConnId, u64> = replies.iter().filter_map(welcomed).collect();
+        count_logins("welcome", users.len());
+        count_logins("refused", waiting.len().saturating_sub(users.len()));
         let changes = asked.into_iter().filter_map(|asked| asked.became(&users));
         self.doors.index.finish_changes(changes, &interests);
         let refusal = unavailable("it left a login out");
@@ -180,11 +182,12 @@ impl<L: Logic> Lane<L> {
     /// Nobody answered: logins are refused, ends are kept. A refused connection ends, and its end is told
     /// too, in case its login was done after all.
     fn not_changed(&mut self, asked: Vec<Asked>, failure: &NoAnswer) -> Vec<CallReply> {
-        let replies = asked
+        let replies: Vec<_> = asked
             .iter()
             .filter_map(Asked::waiting)
             .map(|waiting| waiting.refused(&unavailable(&failure.0)))
             .collect();
+        count_logins("unavailable", replies.len());
         let ends = asked.iter().filter_map(|asked| match asked {
             Asked::Closed(connection, user_id) => Some((*connection, *user_id)),
             Asked::Login { .. } => None,
@@ -261,6 +264,13 @@ impl Asked {
                 Some(Change::Entered(Entrant { connection, user_id, device_id, device_class }))
             }
         }
+    }
+}
+
+fn count_logins(outcome: &'static str, count: usize) {
+    if count > 0 {
+        metrics::counter!("corelane_gateway_logins_total", "outcome" => outcome)
+            .increment(count as u64);
     }
 }
 
