@@ -56,6 +56,7 @@ const LICENCES: &[&str] = &[
     "CC0-1.0",
     "Unicode-3.0",
     "Unlicense",
+    "BSL-1.0",
 ];
 
 fn root() -> PathBuf {
