@@ -13,6 +13,9 @@ use crate::repo::Repo;
 /// Feature with crash points and switched off safeguards, compiled into no release.
 const FAULTS: &str = "fault-injection";
 
+/// Names a folder with both programs, built with their feature `cluster`.
+const FOLDER_VARIABLE: &str = "CORELANE_CLUSTER_BINARIES";
+
 /// The two programs of the cluster form.
 #[derive(Debug, Clone)]
 pub(crate) struct Binaries {
@@ -21,11 +24,15 @@ pub(crate) struct Binaries {
 }
 
 impl Binaries {
-    /// Builds both (release); `faults` compiles fault injection in.
+    /// Builds both (release); `faults` compiles fault injection in. Those in the folder that
+    /// `CORELANE_CLUSTER_BINARIES` names, say of a debug build, are taken as they are.
     ///
     /// # Errors
     /// When the build fails or is interrupted.
     pub(crate) fn build(repo: &Repo, faults: bool, interrupt: &Interrupt) -> anyhow::Result<Self> {
+        if let Some(folder) = std::env::var_os(FOLDER_VARIABLE).filter(|_| !faults) {
+            return Ok(Self::kept_in(Path::new(&folder)));
+        }
         let mut features = Vec::new();
         for package in [GATEWAY.package, LOGIC.package] {
             features.push(format!("{package}/cluster"));
