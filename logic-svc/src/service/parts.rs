@@ -98,7 +98,7 @@ impl Parts {
         let notifier: Arc<dyn Notifier> =
             Arc::new(Orders::new(Arc::clone(&gateways), push, watch.clone()));
         let cached = Arc::new(Cached::new(Arc::clone(&store), redis.clone()));
-        let operations = Arc::new(Operations::new(
+        let operations = Operations::new(
             cached as Arc<dyn Backend>,
             sessions,
             accounts(settings, &store, &clock, until)?,
@@ -106,7 +106,8 @@ impl Parts {
             Arc::clone(&clock),
             Arc::clone(&ids),
             operation_settings(settings),
-        ));
+        );
+        let operations = Arc::new(operations.sharing(Arc::new(redis.clone())));
         let letters: Arc<dyn DeadLetters> = store.clone();
         Ok(Self {
             gateways,

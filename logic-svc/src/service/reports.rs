@@ -74,10 +74,10 @@ impl Reports for RedisReports {
         }
     }
 
-    /// Entries of lives that are over are void for every reader; they are taken out by the next login of their user, or
-    /// go when their time is over.
     fn forget(&self, gateway: GatewayNo) -> Result<(), StoreError> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).remove(&gateway);
+        let connections = self.table.forget(gateway)?;
+        tracing::info!(gateway, connections, "the routes of a gateway that is gone are taken out");
         Ok(())
     }
 

@@ -178,3 +178,17 @@ fn a_service_that_stood_still_writes_nothing_wrong() {
     let texts = world.history(rpc, alice, &id);
     assert_eq!(texts, (1..40).map(|n| (n, n.to_string())).collect::<Vec<_>>());
 }
+
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn what_a_gateway_leaves_behind_is_taken_out() {
+    let mut world = World::new();
+    let (alice, bob, _) = two(&mut world, &[]);
+    assert_eq!((world.connections(alice), world.connections(bob)), (1, 1));
+    world.leave();
+    let until = Instant::now() + crate::world::LIMIT;
+    while world.connections(alice) + world.connections(bob) > 0 {
+        assert!(Instant::now() < until, "entries of a gateway that is gone stay");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -156,6 +156,19 @@ impl World {
         self.ended(at)
     }
 
+    /// The gateway is gone.
+    pub(crate) fn leave(&mut self) {
+        let registration = self.registration.take().unwrap();
+        self.runtime.block_on(registration.revoke()).unwrap();
+    }
+
+    /// How many connections of a user are in Redis.
+    pub(crate) fn connections(&self, user: u64) -> u64 {
+        let client = redis::Client::open(server("CORELANE_TEST_REDIS")).unwrap();
+        let key = format!("{}:user_session:{user}", self.prefix);
+        redis::cmd("HLEN").arg(key).query(&mut client.get_connection().unwrap()).unwrap()
+    }
+
     pub(crate) fn signal(&self, at: usize, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.services[at].child);
         rustix::process::kill_process(pid, signal).unwrap();

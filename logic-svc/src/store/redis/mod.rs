@@ -11,11 +11,13 @@ mod hot;
 mod link;
 mod lock;
 mod names;
+mod notes;
 mod options;
 mod reports;
 mod scripts;
 mod sessions;
 mod slots;
+mod sweep;
 mod value;
 mod warm;
 
