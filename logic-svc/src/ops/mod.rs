@@ -22,8 +22,10 @@ use crate::auth::accounts::Accounts;
 use crate::domain::conversation::{Kind, is_direct_space};
 use crate::domain::reject::{NOT_A_MEMBER, NOT_FOUND};
 use crate::domain::{ConversationNo, UserId};
-use crate::ports::{Backend, ConversationInfo, Keep, StoredMessage, View};
-use crate::ports::{Clock, Ensure, IdSource, Notifier, Sessions, StoreError};
+use crate::ports::{
+    Backend, Clock, ConversationInfo, Ensure, IdSource, Keep, Notifier, Sessions, StoreError,
+    StoredMessage, View,
+};
 use crate::snowflake;
 use crate::store::failure;
 use logouts::Logouts;
@@ -86,6 +88,14 @@ impl Operations {
             snapshots: Snapshots::default(),
             logouts: Logouts::default(),
         }
+    }
+
+    /// Lets other processes go on with lists that this one began.
+    #[cfg(feature = "cluster")]
+    #[must_use]
+    pub(crate) fn sharing(mut self, notes: Arc<dyn crate::ports::Notes>) -> Self {
+        self.snapshots.share(notes);
+        self
     }
 
     /// Accounts and their sessions.

@@ -6,7 +6,7 @@
 //! then come last, so none is left out, but one that was listed before it became active comes again.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -18,13 +18,16 @@ use proto::v1::Conversations;
 
 use super::{Names, Operations, Result};
 use crate::domain::UserId;
-use crate::ports::Activity;
+use crate::ports::{Activity, Notes};
 use crate::store::failure;
 
 /// How long a snapshot is kept.
 const KEPT: Duration = Duration::from_secs(120);
 /// Most conversations in all snapshots together.
 const KEPT_MAX: usize = 500_000;
+
+/// Most conversations of a snapshot that other processes are told of: 256 KiB.
+const NOTED_MAX: usize = 16_384;
 
 /// Where the next page begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +60,12 @@ impl Cursor {
     }
 }
 
-/// The order of pages begun lately.
+/// The order of pages begun lately: of this process, and, where there are others, in notes that all of them read.
 #[derive(Default)]
-pub(super) struct Snapshots(Mutex<Kept>);
+pub(super) struct Snapshots {
+    kept: Mutex<Kept>,
+    notes: Option<Arc<dyn Notes>>,
+}
 
 #[derive(Default)]
 struct Kept {
@@ -74,12 +80,26 @@ struct Snapshot {
     order: Box<[Activity]>,
 }
 
+/// The name of a snapshot among the notes.
+fn note_name(id: u64) -> String {
+    format!("sync:{id}")
+}
+
 impl Snapshots {
+    /// Snapshots that other processes find too.
+    #[cfg(any(feature = "cluster", test))]
+    pub(super) fn share(&mut self, notes: Arc<dyn Notes>) {
+        self.notes = Some(notes);
+    }
+
     fn keep(&self, id: u64, user: UserId, order: &[Activity]) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if order.len() > KEPT_MAX / 4 {
             return;
         }
+        if let Some(notes) = self.notes.as_ref().filter(|_| order.len() <= NOTED_MAX) {
+            notes.keep(&note_name(id), &Snapshot { user, order: order.into() }.encode(), KEPT);
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.by_id.insert(id, Snapshot { user, order: order.into() });
         kept.ages.push_back((Instant::now(), id));
         kept.conversations += order.len();
@@ -95,11 +115,36 @@ impl Snapshots {
 
     /// Up to `limit` conversations behind the first `listed`, and whether there are more.
     fn page(&self, cursor: &Cursor, user: UserId, limit: usize) -> Option<(Vec<Activity>, bool)> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let snapshot = kept.by_id.get(&cursor.snapshot).filter(|snapshot| snapshot.user == user)?;
-        let rest = snapshot.order.get(cursor.listed as usize..)?;
-        let page = &rest[..rest.len().min(limit)];
-        Some((page.to_vec(), rest.len() > limit))
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshot) = kept.by_id.get(&cursor.snapshot) {
+            return snapshot.page(cursor, user, limit);
+        }
+        drop(kept);
+        let note = self.notes.as_ref()?.find(&note_name(cursor.snapshot))?;
+        Snapshot::decode(&note)?.page(cursor, user, limit)
+    }
+}
+
+impl Snapshot {
+    fn page(&self, cursor: &Cursor, user: UserId, limit: usize) -> Option<(Vec<Activity>, bool)> {
+        let rest = self.order.get(cursor.listed as usize..).filter(|_| self.user == user)?;
+        Some((rest[..rest.len().min(limit)].to_vec(), rest.len() > limit))
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let pairs = self.order.iter().flat_map(|one| [one.active, one.no]);
+        [self.user].into_iter().chain(pairs).flat_map(u64::to_le_bytes).collect()
+    }
+
+    fn decode(note: &[u8]) -> Option<Self> {
+        let (numbers, []) = note.as_chunks::<8>() else { return None };
+        let mut numbers = numbers.iter().map(|bytes| u64::from_le_bytes(*bytes));
+        let user = numbers.next()?;
+        let mut order = Vec::new();
+        while let Some(active) = numbers.next() {
+            order.push(Activity { active, no: numbers.next()? });
+        }
+        Some(Self { user, order: order.into() })
     }
 }
 
@@ -192,6 +237,36 @@ mod tests {
         }
     }
 
+    #[derive(Default)]
+    struct Board(Mutex<HashMap<String, Vec<u8>>>);
+
+    impl Notes for Board {
+        fn keep(&self, name: &str, note: &[u8], _: Duration) {
+            self.0.lock().unwrap().insert(name.to_owned(), note.to_vec());
+        }
+        fn find(&self, name: &str) -> Option<Vec<u8>> {
+            self.0.lock().unwrap().get(name).cloned()
+        }
+    }
+
+    #[test]
+    fn another_process_goes_on_where_the_first_page_was_made() {
+        let board = Arc::new(Board::default());
+        let (mut one, mut other) = (Snapshots::default(), Snapshots::default());
+        one.share(board.clone());
+        other.share(board.clone());
+        let order: Vec<Activity> = (0..5).map(|no| Activity { active: 9 - no, no }).collect();
+        one.keep(77, 7, &order);
+        let cursor = |snapshot| Cursor { snapshot, listed: 2, as_of: 0, last: order[1] };
+        assert_eq!(other.page(&cursor(77), 7, 2), Some((order[2..4].to_vec(), true)));
+        assert_eq!(other.page(&cursor(77), 8, 2), None, "not this user's");
+        assert_eq!(other.page(&cursor(78), 7, 2), None);
+        for note in [&b""[..], &[1; 7], &[1; 16], &[1; 23]] {
+            board.keep("sync:79", note, KEPT);
+            assert_eq!(other.page(&cursor(79), 7, 2), None, "{note:?}");
+        }
+    }
+
     #[test]
     fn snapshots_are_bounded_and_belong_to_their_user() {
         let snapshots = Snapshots::default();
@@ -203,7 +278,7 @@ mod tests {
         assert!(snapshots.page(&cursor(1), 7, 5).is_none(), "the oldest gave way");
         assert_eq!(snapshots.page(&cursor(10), 7, 5), Some((vec![order[99_999]], false)));
         assert!(snapshots.page(&cursor(10), 8, 5).is_none(), "not this user's");
-        assert!(snapshots.0.lock().unwrap().conversations <= KEPT_MAX);
+        assert!(snapshots.kept.lock().unwrap().conversations <= KEPT_MAX);
         assert_eq!(snapshots.page(&Cursor { listed: 200_000, ..cursor(10) }, 7, 5), None);
     }
 }

@@ -97,6 +97,14 @@ pub trait CallSource: Send {
     fn recv(&mut self, into: &mut Vec<Call>, timeout: Duration) -> Received;
 }
 
+/// Notes that any process of the service may need within minutes. One that is lost costs work, nothing else.
+pub trait Notes: Send + Sync {
+    /// Keeps a note for a while; names are chosen so that none comes twice.
+    fn keep(&self, name: &str, note: &[u8], lifetime: Duration);
+    /// The note of this name, if it is still there.
+    fn find(&self, name: &str) -> Option<Vec<u8>>;
+}
+
 /// The time of day. May step back; whoever needs more must take care of it.
 pub trait Clock: Send + Sync {
     /// Milliseconds since 1970.
