@@ -170,7 +170,7 @@ impl Client {
             }
             Err(Failure::Down(error)) => {
                 self.0.counters[3].fetch_add(1, Ordering::Relaxed);
-                self.fall(&error);
+                self.fall(&error, era);
                 Err(StoreError::Unavailable(format!("Redis: {error}")))
             }
         }
@@ -183,15 +183,19 @@ impl Client {
         }
     }
 
-    /// Breaks the circuit, and has somebody mend it.
-    fn fall(&self, error: &str) {
+    /// Breaks the circuit, and has somebody mend it; unless it was broken since `era` already: whoever waits longer than
+    /// others must not break what was mended meanwhile.
+    fn fall(&self, error: &str, era: u64) {
         let (up, down) = (Standing::Up as u8, Standing::Down as u8);
-        let fell = self.0.standing.compare_exchange(up, down, Ordering::AcqRel, Ordering::Acquire);
         let mut pool = self.pool();
+        if pool.era != era {
+            return;
+        }
         pool.era += 1;
         let gone = std::mem::take(&mut pool.idle);
         drop(pool);
         drop(gone);
+        let fell = self.0.standing.compare_exchange(up, down, Ordering::AcqRel, Ordering::Acquire);
         if fell.is_err() {
             return;
         }

@@ -14,9 +14,9 @@ pub struct Options {
     pub key_prefix: String,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
-    /// Longest wait for all answers to one batch of a login, a report or an operation.
+    /// Longest silence of the server while it owes answers to a login, a report or an operation.
     pub batch_timeout: Duration,
-    /// Longest wait of one tick of the pipeline.
+    /// Longest silence of the server while it owes answers to a tick of the pipeline.
     pub tick_timeout: Duration,
     /// After a failure nothing is tried for this long; doubled up to `pause_max` while failures go on.
     pub pause: Duration,
@@ -60,7 +60,7 @@ impl Options {
             key_prefix: key_prefix.to_owned(),
             connect_timeout: Duration::from_millis(500),
             batch_timeout: Duration::from_secs(1),
-            tick_timeout: Duration::from_millis(50),
+            tick_timeout: Duration::from_millis(100),
             pause: Duration::from_millis(100),
             pause_max: Duration::from_secs(1),
         })

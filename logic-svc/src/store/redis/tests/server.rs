@@ -1,6 +1,5 @@
 //! A Redis of a test's own.
 
-use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -18,12 +17,16 @@ pub(super) struct Server {
 impl Server {
     /// Starts one with these further arguments and waits until it answers.
     pub(super) fn start(more: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        Self::start_in(dir, free_port(), more)
+        // A free port may be somebody else's before it is used.
+        (0..5).find_map(|_| Self::try_start(new_dir(), free_port(), more)).expect("a server")
     }
 
     /// The same in a folder and on a port used before.
     pub(super) fn start_in(dir: TempDir, port: u16, more: &[&str]) -> Self {
+        Self::try_start(dir, port, more).expect("a server on this port")
+    }
+
+    fn try_start(dir: TempDir, port: u16, more: &[&str]) -> Option<Self> {
         let text = port.to_string();
         let mut command = Command::new("redis-server");
         command
@@ -34,31 +37,29 @@ impl Server {
     }
 
     /// A sentinel with this configuration.
-    pub(super) fn sentinel(dir: TempDir, port: u16, file: &Path) -> Self {
+    pub(super) fn sentinel(dir: TempDir, port: u16, file: &Path) -> Option<Self> {
         let mut command = Command::new("redis-server");
         command.arg(file).args(["--sentinel", "--port", &port.to_string(), "--bind", "127.0.0.1"]);
         Self::spawn(command, dir, port)
     }
 
-    fn spawn(mut command: Command, dir: TempDir, port: u16) -> Self {
+    fn spawn(mut command: Command, dir: TempDir, port: u16) -> Option<Self> {
         let child = command
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .stdin(Stdio::null())
             .spawn()
             .expect("redis-server is installed");
         let mut server = Self { child, port, dir };
         let since = Instant::now();
-        while !server.pings() {
-            if since.elapsed() > Duration::from_secs(10) {
-                let _ = server.child.kill();
-                let mut said = String::new();
-                let _ = server.child.stdout.take().map(|mut out| out.read_to_string(&mut said));
-                panic!("redis-server does not answer: {said}");
+        while !server.answers() {
+            let ended = !matches!(server.child.try_wait(), Ok(None));
+            if ended || since.elapsed() > Duration::from_secs(10) {
+                return None;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        server
+        Some(server)
     }
 
     pub(super) fn address(&self) -> String {
@@ -69,8 +70,10 @@ impl Server {
         self.child.id()
     }
 
-    fn pings(&self) -> bool {
-        self.query::<String>(&["PING"]).is_ok()
+    /// Whether it is this one that answers at its port.
+    fn answers(&self) -> bool {
+        let own = format!("process_id:{}\r", self.pid());
+        self.query::<String>(&["INFO", "server"]).is_ok_and(|info| info.contains(&own))
     }
 
     /// The answer to a command, past the code under test.
@@ -100,8 +103,7 @@ impl Server {
     pub(super) fn kill(mut self) -> (TempDir, u16) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let empty = tempfile::tempdir().expect("a folder");
-        (std::mem::replace(&mut self.dir, empty), self.port)
+        (std::mem::replace(&mut self.dir, new_dir()), self.port)
     }
 }
 
@@ -110,6 +112,10 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn new_dir() -> TempDir {
+    tempfile::tempdir().expect("a folder")
 }
 
 /// A port that nobody has now, whose cluster bus port is in range, too.
