@@ -241,7 +241,10 @@ fn address(
                 index
             }
         };
-        records.target(to, index);
+        if records.target(to, index) {
+            // Further targets need the message in another record.
+            placed.retain(|(gateway, _)| *gateway != to.gateway);
+        }
     }
 }
 

@@ -68,12 +68,15 @@ impl Records {
         Some((out.open.messages.len() - 1) as u32)
     }
 
-    /// Addresses the gateway's newest message.
-    pub(super) fn target(&mut self, to: ConnectionId, message: u32) {
-        let Some(out) = self.current(to.gateway) else { return };
+    /// Addresses the gateway's newest message. True: the record is full, and whoever else gets the message needs it
+    /// in another one.
+    pub(super) fn target(&mut self, to: ConnectionId, message: u32) -> bool {
+        let limit = self.limit;
+        let Some(out) = self.current(to.gateway) else { return false };
         out.bytes += TARGET_BYTES;
         let target = Target { message, slot: to.slot, generation: to.generation };
         out.shard(to.shard).targets.push(target);
+        out.bytes >= limit
     }
 
     pub(super) fn group(
@@ -104,11 +107,13 @@ impl Records {
         message: &Message,
         origin: ConnectionId,
     ) {
-        let Some(index) = self.message(gateway, message) else { return };
-        let Some(out) = self.current(gateway) else { return };
-        out.bytes += TARGET_BYTES + users.len() * USER_BYTES;
-        let message = Some(sent(index, gateway, origin));
-        out.open.users.push(UserPush { message, user_ids: users.to_vec() });
+        for users in users.chunks((self.limit / USER_BYTES).max(1)) {
+            let Some(index) = self.message(gateway, message) else { return };
+            let Some(out) = self.current(gateway) else { return };
+            out.bytes += TARGET_BYTES + users.len() * USER_BYTES;
+            let message = Some(sent(index, gateway, origin));
+            out.open.users.push(UserPush { message, user_ids: users.to_vec() });
+        }
     }
 
     pub(super) fn event(&mut self, to: ShardId, event: EventDelivery) {

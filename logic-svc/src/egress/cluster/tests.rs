@@ -179,6 +179,34 @@ fn records_stay_near_their_bound_and_keep_their_order() {
 }
 
 #[test]
+fn one_message_for_very_many_goes_in_several_records() {
+    let gateways = gateways();
+    let a = gateways.number_of("a", 10);
+    let mut records = Records::with_limit(Arc::clone(&gateways), 1000);
+    let receivers: Vec<ConnectionId> = (0..500).map(|slot| on(a, slot % 3, slot)).collect();
+    address(&mut records, on(a, 9, 9), &receivers, &message(1));
+    records.users(a, &(1..=500).collect::<Vec<_>>(), &message(2), on(a, 9, 9));
+    let out = records.finish();
+    assert!(out.iter().all(|(_, record)| prost::Message::encoded_len(record) < 2500));
+    let mut slots = Vec::new();
+    let mut users = Vec::new();
+    for (_, record) in &out {
+        let seq = |index: u32| record.messages[index as usize].seq;
+        for target in record.shards.iter().flat_map(|push| &push.targets) {
+            assert_eq!(seq(target.message), 1);
+            slots.push(target.slot);
+        }
+        for push in &record.users {
+            assert_eq!(push.message.map(|sent| seq(sent.message)), Some(2));
+            users.extend(push.user_ids.iter().copied());
+        }
+    }
+    slots.sort_unstable();
+    assert_eq!(slots, (0..500).collect::<Vec<_>>());
+    assert_eq!(users, (1..=500).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_gateway_nobody_knows_gets_nothing() {
     let gateways = gateways();
     let mut records = Records::new(Arc::clone(&gateways));
