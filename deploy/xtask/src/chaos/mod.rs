@@ -151,7 +151,15 @@ impl Workshop<'_> {
     ) -> anyhow::Result<Run> {
         let mut run = Run::new(self.row, off);
         let valve = if self.row.needs_valve() { Some(Valve::listen()?) } else { None };
-        let mut cluster = self.cluster(binaries, off, valve.as_ref(), say)?;
+        let mut cluster = match self.cluster(binaries, off, valve.as_ref(), say) {
+            Ok(cluster) => cluster,
+            Err(error) if self.interrupt.raised() => return Err(error),
+            Err(error) => {
+                say(&format!("{}: no cluster: {error:#}", self.row.id));
+                run.errors.push(format!("{error:#}"));
+                return Ok(run);
+            }
+        };
         let mut seeds = Random::new(seed);
         let mut bench = Bench {
             cluster: &mut cluster,
