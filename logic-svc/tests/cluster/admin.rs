@@ -106,3 +106,41 @@ fn a_token_of_one_service_is_good_at_another_until_its_user_logs_out() {
         .wait_for("the kick", |mail| mail.iter().flat_map(|record| record.kicks.clone()).next());
     assert_eq!((kick.slot, kick.code), (3, 4200));
 }
+
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn settings_of_the_cluster_hold_at_once_and_health_is_told() {
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+
+    let mut world = World::new();
+    let a = world.start("a", &["--log", "warn"], &[]);
+    let mut health = HealthClient::new(world.channel(a));
+    for service in ["im.v1.Sessions", "im.v1.Requests"] {
+        let asked = HealthCheckRequest { service: service.to_owned() };
+        let answer = world.runtime.block_on(health.check(asked)).unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
+    }
+    let alice = world.login(a, "alice", 1).0;
+    world.sent((alice, 1), "room", "makes a room of one");
+    world.login(a, "bob", 2);
+    let create = CreateConversation {
+        r#type: "group".to_owned(),
+        conversation_id: "pair".to_owned(),
+        members: vec!["bob".to_owned()],
+        ..CreateConversation::default()
+    };
+    assert!(matches!(world.ask(a, alice, 1, Request::Create(create)), Reply::Conversation(_)));
+    assert!(world.login(a, "alice", 1).1.interests.is_empty(), "two are not many");
+    world.runtime.block_on(world.etcd.put_config("fanout_switch_members", "2")).unwrap();
+    let until = std::time::Instant::now() + crate::world::LIMIT;
+    while world.login(a, "alice", 1).1.interests.is_empty() {
+        assert!(std::time::Instant::now() < until, "the setting does not hold");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    // What cannot be changes nothing.
+    world.runtime.block_on(world.etcd.put_config("fanout_switch_members", "many")).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let interests = world.login(a, "alice", 1).1.interests;
+    assert!(interests.is_empty(), "back to what the file says: {interests:?}");
+}

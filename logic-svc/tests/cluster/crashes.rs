@@ -51,7 +51,7 @@ fn an_end_before_the_offsets() {
     survives("before_offsets");
 }
 
-/// Control run: without the safety the same end loses what was acknowledged.
+/// Control run: what the tests above would see if nothing recognised a record that is read again.
 #[test]
 #[ignore = "needs the servers of `cargo xtask servers up`"]
 fn without_the_unique_key_a_record_that_is_read_again_is_stored_again() {
