@@ -5,6 +5,8 @@ use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 /// Ports are taken from here: below the range the kernel hands out to clients, so that none of
 /// their connections sits on a port of ours while its server is down.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
+/// How long a port is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The form of the file.
 const VERSION: u32 = 1;
 
@@ -82,8 +86,21 @@ impl Ports {
     }
 }
 
+/// The first of these ports that somebody else keeps. A process that was killed a moment ago may
+/// hold its own a little longer.
+pub(crate) fn first_taken(ports: &[u16]) -> Option<u16> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let taken = ports.iter().copied().find(|port| !is_free(*port))?;
+        if Instant::now() >= deadline {
+            return Some(taken);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Whether nobody listens on a port of loopback.
-pub(crate) fn is_free(port: u16) -> bool {
+fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
@@ -141,6 +158,14 @@ mod tests {
     #[test]
     fn a_taken_port_is_seen() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        assert!(!is_free(listener.local_addr().unwrap().port()));
+        let port = listener.local_addr().unwrap().port();
+        assert!(!is_free(port));
+        // It comes free while it is waited for.
+        let holder = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(listener);
+        });
+        assert_eq!(first_taken(&[port]), None);
+        holder.join().unwrap();
     }
 }

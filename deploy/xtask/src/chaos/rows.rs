@@ -171,7 +171,7 @@ pub(super) const ROWS: &[Row] = &[
         id: "F6",
         fault: "Kafka is killed and started five times",
         size: THREE,
-        load_s: 40,
+        load_s: 90,
         script: &[Times(5, &[Pause(300, 1500), Kill(KAFKA), Start(KAFKA), Pause(1000, 2000)])],
         method: Method::Oracle,
         controls: &[Off::Setting(

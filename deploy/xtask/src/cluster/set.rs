@@ -14,7 +14,7 @@ use super::config::{self, Common, Scope};
 use super::node::{Node, Size};
 use crate::daemon::{self, Daemon, Life, Mark, Program};
 use crate::interrupt::Interrupt;
-use crate::ports::{Ports, is_free};
+use crate::ports::{Ports, first_taken};
 use crate::servers::{Kind, Servers, ask};
 
 /// A process of ours is ready within seconds of its servers; a busy machine may be slower.
@@ -153,7 +153,7 @@ impl Cluster {
     fn launch(&mut self, node: Node) -> anyhow::Result<Launched> {
         let name = node.to_string();
         let ports = self.ports.choose(&name, config::ports(node))?;
-        if let Some(port) = ports.iter().find(|port| !is_free(**port)) {
+        if let Some(port) = first_taken(&ports) {
             let path = self.folder.join(PORTS);
             bail!("port {port} of {name} is used by another process (see {})", path.display());
         }

@@ -16,7 +16,7 @@ use super::probe;
 use super::recipe::Place;
 use crate::daemon::{self, Daemon, Life, Mark};
 use crate::interrupt::Interrupt;
-use crate::ports::{Ports, is_free};
+use crate::ports::{Ports, first_taken};
 use crate::scratch::Scratch;
 
 /// Names a folder for the servers instead of the one in the user's cache folder.
@@ -337,7 +337,7 @@ impl Servers {
 
     fn place(&mut self, kind: Kind, jars: &Path) -> anyhow::Result<Place> {
         let ports = self.ports.choose(kind.name(), kind.ports())?;
-        if let Some(port) = ports.iter().find(|port| !is_free(**port)) {
+        if let Some(port) = first_taken(&ports) {
             bail!(
                 "port {port} of {} is used by another process (ports are kept in {}); end that \
                  one, or give up data and ports with: cargo xtask servers down --forget",
