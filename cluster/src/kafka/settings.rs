@@ -75,6 +75,7 @@ const FIXED: &[&str] = &[
     "auto.commit.enable",
     "enable.auto.offset.store",
     "enable.partition.eof",
+    "check.crcs",
     "log.queue",
 ];
 
@@ -180,6 +181,9 @@ impl Settings {
             .set("fetch.queue.backoff.ms", "20")
             .set("fetch.wait.max.ms", "500")
             .set("fetch.error.backoff.ms", "100")
+            // Brokers send what lies on their disks without looking: a record that was damaged there is left out, and
+            // whoever waits for it notices. It must not be taken for what somebody wrote.
+            .set("check.crcs", "true")
             // Topics and partitions that are new are found within this time.
             .set("topic.metadata.refresh.interval.ms", "10000");
         if let Some(instance) = instance {
@@ -238,6 +242,7 @@ mod tests {
         assert_eq!(producer.get("fetch.min.bytes"), None);
         assert_eq!(consumer.get("fetch.min.bytes"), Some("7"));
         assert_eq!(consumer.get("group.instance.id"), Some("i"));
+        assert_eq!(consumer.get("check.crcs"), Some("true"));
     }
 
     #[test]
