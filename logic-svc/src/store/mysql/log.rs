@@ -184,7 +184,7 @@ impl MessageLog for Log {
 }
 
 impl Writer {
-    fn open(&mut self) -> Work<&mut Open> {
+    fn open(&mut self) -> Work<()> {
         if self.open.as_mut().is_some_and(|open| !open.link.works()) {
             self.open = None;
         }
@@ -192,16 +192,21 @@ impl Writer {
             let link = Link::open(&self.opts)?;
             self.open = Some(Open { link, inserts: HashMap::new() });
         }
-        self.open.as_mut().ok_or_else(|| StoreError::Internal("no connection".to_owned()).into())
+        Ok(())
     }
 
     /// Does `work` on the connection, which is thrown away if it breaks.
     fn once<T>(&mut self, mut work: impl FnMut(&mut Open) -> Work<T>) -> Work<T> {
-        let open = self.open()?;
-        let done = work(open);
-        match &done {
-            Err(fault) if fault.ends_connection() => self.open = None,
-            _ => open.link.worked(),
+        self.open()?;
+        // Out while it works: after a panic nobody knows what is under way on it, perhaps a transaction that would
+        // swallow what comes next.
+        let Some(mut open) = self.open.take() else {
+            return Err(StoreError::Internal("no connection".to_owned()).into());
+        };
+        let done = work(&mut open);
+        if !done.as_ref().is_err_and(Fault::ends_connection) {
+            open.link.worked();
+            self.open = Some(open);
         }
         done
     }
@@ -234,7 +239,11 @@ impl Open {
                 return Err(roll_back(&mut self.link.connection, fault));
             }
         }
-        Ok(self.link.connection.query_drop("COMMIT")?)
+        match self.link.connection.query_drop("COMMIT") {
+            Ok(()) => Ok(()),
+            // Not to be left open: the next statements would be part of it.
+            Err(error) => Err(roll_back(&mut self.link.connection, error.into())),
+        }
     }
 
     fn insert(&mut self, rows: &[Row<'_>]) -> Work<()> {

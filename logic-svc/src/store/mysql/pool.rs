@@ -185,8 +185,11 @@ impl Pool {
                     Err(fault) => return Err(roll_back(connection, fault)),
                 };
                 repeatable.set(false);
-                connection.query_drop("COMMIT")?;
-                Ok(done)
+                match connection.query_drop("COMMIT") {
+                    Ok(()) => Ok(done),
+                    // Not to be left open: whoever gets the connection next would be part of it.
+                    Err(error) => Err(roll_back(connection, error.into())),
+                }
             });
             match done {
                 Err(fault) if fault.is_deadlock() && deadlocks < DEADLOCK_RETRIES => deadlocks += 1,
