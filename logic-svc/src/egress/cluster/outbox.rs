@@ -167,7 +167,7 @@ impl Deliveries {
 
 /// The producer of this process. Any thread may send.
 pub struct Outbox {
-    producer: Producer,
+    producer: RwLock<Arc<Producer>>,
     settings: Settings,
     topics: Topics,
     gateways: Arc<Gateways>,
@@ -186,8 +186,7 @@ impl Outbox {
         gateways: Arc<Gateways>,
     ) -> Result<Self, SetupError> {
         let deliveries = Arc::new(Deliveries::default());
-        let told = Arc::clone(&deliveries);
-        let producer = Producer::new(&settings, move |token, result| told.told(token, result))?;
+        let producer = RwLock::new(connect(&settings, &deliveries)?);
         Ok(Self { producer, settings, topics, gateways, deliveries, next: AtomicU64::new(1) })
     }
 
@@ -200,7 +199,34 @@ impl Outbox {
     /// The state of the producer, for other threads to watch.
     #[must_use]
     pub fn health(&self) -> Arc<Health> {
-        self.producer.health()
+        self.producer().health()
+    }
+
+    fn producer(&self) -> Arc<Producer> {
+        Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The producer, made anew if it can send nothing any more: a broker that lost records it had acknowledged ends an
+    /// idempotent producer for good. What was under way is told as lost, so its ticks are worked again.
+    fn working_producer(&self) -> Arc<Producer> {
+        let producer = self.producer();
+        if let Some(why) = producer.health().fatal() {
+            tracing::error!(why, "the producer is of no use any more and is made anew");
+            return self.renew(&producer);
+        }
+        producer
+    }
+
+    /// Takes another producer in the place of `broken`, unless somebody else did so.
+    fn renew(&self, broken: &Arc<Producer>) -> Arc<Producer> {
+        let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&current, broken) {
+            match connect(&self.settings, &self.deliveries) {
+                Ok(new) => *current = new,
+                Err(error) => tracing::error!(%error, "no other producer"),
+            }
+        }
+        Arc::clone(&current)
     }
 
     /// From now on acknowledgements of ticks go to this ledger.
@@ -253,7 +279,7 @@ impl Outbox {
     /// Waits until everything sent so far is told; false: not in time.
     #[must_use]
     pub fn flush(&self, limit: Duration) -> bool {
-        self.producer.flush(limit)
+        self.producer().flush(limit)
     }
 
     /// Waits while the queue is full. False: nobody wants the record.
@@ -273,7 +299,7 @@ impl Outbox {
         };
         let until = Instant::now() + FULL_LIMIT;
         loop {
-            match self.producer.send(topic, partition, key, payload, &headers, token) {
+            match self.working_producer().send(topic, partition, key, payload, &headers, token) {
                 Ok(()) => return Ok(true),
                 Err(SendError::UnknownTopic) => return Ok(false),
                 Err(SendError::TooLarge) => {
@@ -323,6 +349,11 @@ impl Outbox {
     }
 }
 
+fn connect(settings: &Settings, deliveries: &Arc<Deliveries>) -> Result<Arc<Producer>, SetupError> {
+    let told = Arc::clone(deliveries);
+    Producer::new(settings, move |token, result| told.told(token, result)).map(Arc::new)
+}
+
 impl std::fmt::Debug for Outbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Outbox").field("topics", &self.topics).finish_non_exhaustive()
@@ -367,6 +398,32 @@ fn unavailable(error: OutboxError) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What was under way is told as lost, and the next record goes by another producer.
+    #[test]
+    fn a_producer_that_is_of_no_use_any_more_is_made_anew_once() {
+        let settings = Settings { brokers: "127.0.0.1:1".to_owned(), ..Settings::default() };
+        let topics = Topics {
+            upstream: "u".to_owned(),
+            upstream_partitions: 1,
+            tasks: "t".to_owned(),
+            task_partitions: 1,
+            dead_letters: "d".to_owned(),
+        };
+        let outbox = Outbox::new(settings, topics, Arc::default()).unwrap();
+        let ledger = Arc::new(Ledger::new(3));
+        outbox.begin(&ledger);
+        let token = ledger.acks.begin(next(10));
+        assert_eq!(outbox.send("d", 0, None, b"x", None, token), Ok(true));
+        let broken = outbox.working_producer();
+        let new = outbox.renew(&broken);
+        assert!(!Arc::ptr_eq(&broken, &new));
+        assert!(Arc::ptr_eq(&outbox.renew(&broken), &new), "by whoever was first");
+        drop(broken);
+        assert!(ledger.failed(), "the tick is worked again");
+        assert_eq!(outbox.send("d", 0, None, b"y", None, token), Ok(true));
+        assert_eq!((new.in_flight(), outbox.producer().in_flight()), (1, 1));
+    }
 
     fn ledger(tag: u16) -> (Deliveries, Arc<Ledger>) {
         let (deliveries, ledger) = (Deliveries::default(), Arc::new(Ledger::new(tag)));
