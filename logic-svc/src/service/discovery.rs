@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::log::SetFilter;
 use super::parts::Parts;
+use crate::gateways::LINGERS;
 use crate::ports::TaskOut;
 
 /// How often etcd is asked whether it answers.
@@ -31,7 +32,11 @@ pub(super) fn follow_gateways(mut discovery: Discovery, parts: Arc<Parts>, sweep
             known = now;
             if sweeps && !gone.is_empty() {
                 let parts = Arc::clone(&parts);
-                tokio::task::spawn_blocking(move || forget(&parts, gone));
+                tokio::spawn(async move {
+                    // Until then its connections may still be there.
+                    tokio::time::sleep(LINGERS).await;
+                    tokio::task::spawn_blocking(move || forget(&parts, gone));
+                });
             }
         }
     });

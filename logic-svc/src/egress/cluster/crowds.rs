@@ -138,7 +138,7 @@ impl CrowdWatch {
 
     fn send(&self, change: &InterestChange) -> Result<(), StoreError> {
         let mut records = Records::new(Arc::clone(&self.gateways));
-        for gateway in self.gateways.live() {
+        for gateway in self.gateways.reachable() {
             records.interest(gateway, change.clone());
         }
         self.out.push_and_wait(records.finish(), TELL_LIMIT)

@@ -132,7 +132,7 @@ impl<R: RouteCache> PublishTick for Collecting<'_, R> {
                         to.warned = Some(Instant::now());
                         tracing::warn!(%error, "routes are unknown: every gateway is asked");
                     }
-                    broadcast(&mut records, &to.gateways.live(), deliveries, &talks);
+                    broadcast(&mut records, &to.gateways.reachable(), deliveries, &talks);
                 }
             }
         }

@@ -34,7 +34,9 @@ impl Orders {
 impl Notifier for Orders {
     fn events(&self, events: Vec<(ShardId, EventDelivery)>) {
         let mut records = Records::new(Arc::clone(&self.gateways));
-        for (to, event) in events.into_iter().filter(|(to, _)| self.gateways.is_live(to.gateway)) {
+        for (to, event) in
+            events.into_iter().filter(|(to, _)| self.gateways.is_reachable(to.gateway))
+        {
             records.event(to, event);
         }
         self.send(records);
@@ -46,7 +48,7 @@ impl Notifier for Orders {
             let ConnectionId { gateway, shard, slot, generation } = connection;
             let reason = reason.into_owned();
             let kick = Kick { shard, slot, generation, code: code.into(), reason };
-            if self.gateways.is_live(gateway) {
+            if self.gateways.is_reachable(gateway) {
                 records.kick(gateway, kick);
             }
         }

@@ -82,6 +82,8 @@ pub(super) fn field_of(device_id: &str, name: &str) -> String {
 /// Which gateways live, as of one moment.
 pub(super) struct Lives {
     live: Vec<(Arc<str>, u64, GatewayNo)>,
+    /// Lives whose registration went a moment ago.
+    lingering: Vec<(Arc<str>, u64, GatewayNo)>,
     /// Highest epoch among them: this process knows what happened up to there.
     newest: u64,
     now_s: u64,
@@ -92,13 +94,28 @@ impl Lives {
     pub(super) fn of(gateways: &Gateways, now_ms: u64) -> Self {
         let life = |no| gateways.life(no).map(|GatewayLife { id, epoch }| (id, epoch, no));
         let live: Vec<_> = gateways.live().into_iter().filter_map(life).collect();
+        let lingering = gateways.lingering().into_iter().filter_map(life).collect();
         let newest = live.iter().map(|&(_, epoch, _)| epoch).max().unwrap_or(0);
-        Self { live, newest, now_s: now_ms / 1000 }
+        Self { live, lingering, newest, now_s: now_ms / 1000 }
     }
 
     /// The connection of an entry whose gateway lives.
     pub(super) fn connection(&self, entry: &Entry<'_>) -> Option<ConnectionId> {
         self.number(entry.gateway, entry.epoch).map(|no| entry.at(no))
+    }
+
+    /// The life to which a message for a connection at this gateway goes. Where nobody is there to read it, that costs
+    /// a record; where somebody is, a message that was not sent is missed until the next one. So this is also a life
+    /// whose registration went a moment ago, and one that began after everything this process has heard of.
+    pub(super) fn reached(
+        &self,
+        gateway: &str,
+        epoch: u64,
+        gateways: &Gateways,
+    ) -> Option<GatewayNo> {
+        let is = |(id, of, _): &&(Arc<str>, u64, GatewayNo)| *of == epoch && **id == *gateway;
+        let known = self.live.iter().chain(&self.lingering).find(is).map(|&(_, _, no)| no);
+        known.or_else(|| (epoch > self.newest).then(|| gateways.number_of(gateway, epoch)))
     }
 
     /// The number of a life that goes on.
@@ -112,6 +129,11 @@ impl Lives {
     pub(super) fn is_dead(&self, entry: &Entry<'_>) -> bool {
         self.number(entry.gateway, entry.epoch).is_none()
             && (entry.epoch < self.newest || entry.seen_s + DOUBT_S < self.now_s)
+    }
+
+    /// Highest epoch among them.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
     }
 
     /// All of them.
@@ -167,5 +189,21 @@ mod tests {
             assert_eq!(lives.is_dead(&entry), dead, "{entry:?}");
         }
         assert_eq!(lives.connection(&of("gw-3", 9, 1_000)), None);
+    }
+
+    #[test]
+    fn messages_go_wherever_somebody_may_read_them() {
+        let gateways = Gateways::default();
+        gateways.set_live([("gw-1".to_owned(), 5), ("gw-2".to_owned(), 8)]);
+        let gone = gateways.number_of("gw-1", 5);
+        gateways.set_live([("gw-2".to_owned(), 8)]);
+        let lives = Lives::of(&gateways, 1_000_000);
+        let reached = |gateway, epoch| lives.reached(gateway, epoch, &gateways);
+        assert_eq!(reached("gw-2", 8), Some(gateways.number_of("gw-2", 8)));
+        assert_eq!(reached("gw-1", 5), Some(gone), "it may have lost its lease only");
+        assert_eq!(reached("gw-1", 4), None);
+        assert_eq!(reached("gw-2", 7), None);
+        // Whoever logged in there did so before this process heard of the gateway.
+        assert_eq!(reached("gw-3", 9), Some(gateways.number_of("gw-3", 9)));
     }
 }

@@ -8,10 +8,9 @@ use redis::Value;
 
 use super::batch::Batch;
 use super::client::Client;
-use super::entry::Lives;
+use super::entry::{Entry, Lives};
 use super::hot;
 use super::reports::Wholeness;
-use super::sessions::live_of;
 use super::value;
 use crate::domain::delivery::{ConnectionId, GatewayNo};
 use crate::domain::{ConversationNo, UserId};
@@ -44,21 +43,12 @@ pub struct WarmSettings {
     pub sends: bool,
     /// Lifetime of the mirror of a conversation's last seq; zero: none is kept.
     pub last_seq: Duration,
-    /// As in [`super::RouteSettings::lifetime`].
-    pub route_lifetime: Duration,
 }
 
 impl Default for WarmSettings {
     fn default() -> Self {
         let week = Duration::from_secs(7 * 24 * 3600);
-        Self {
-            hot_messages: 100,
-            inbox: week,
-            inbox_max: 1000,
-            sends: true,
-            last_seq: week,
-            route_lifetime: Duration::from_secs(15 * 60),
-        }
+        Self { hot_messages: 100, inbox: week, inbox_max: 1000, sends: true, last_seq: week }
     }
 }
 
@@ -291,15 +281,36 @@ impl Warm {
         if answers.len() < users + groups || !Wholeness::read(whole, &lives) {
             return Err(unknown());
         }
-        let oldest_s = (now_ms / 1000).saturating_sub(self.settings.route_lifetime.as_secs());
         let (users, answers) = answers.split_at(users);
+        // However long ago an entry was told of: a clock that is ahead must not hide anybody, and whoever is not there
+        // any more gets nothing.
         let of_user = |values: &Value| -> Vec<ConnectionId> {
-            live_of(values, &lives, oldest_s).map(|(connection, _)| connection).collect()
+            let entries = value::list(values).iter().filter_map(|one| {
+                let entry = Entry::parse(value::bytes(one))?;
+                let no = lives.reached(entry.gateway, entry.epoch, &self.gateways)?;
+                Some(entry.at(no))
+            });
+            entries.collect()
         };
         Ok(Routes {
             connections: users.iter().map(of_user).collect(),
-            gateways: answers[..groups].chunks(2).map(|group| gateways_of(group, &lives)).collect(),
+            gateways: answers[..groups]
+                .chunks(2)
+                .map(|group| self.gateways_of(group, &lives))
+                .collect(),
         })
+    }
+
+    /// The gateways of a large conversation: those of its set, if this life of the server began it, else all.
+    fn gateways_of(&self, answers: &[Value], lives: &Lives) -> Vec<GatewayNo> {
+        let [members, Value::Int(1)] = answers else { return self.gateways.reachable() };
+        let number = |member: &Value| {
+            let (id, epoch) = std::str::from_utf8(value::bytes(member)).ok()?.rsplit_once('@')?;
+            lives.reached(id, epoch.parse().ok()?, &self.gateways)
+        };
+        let mut numbers: Vec<GatewayNo> = value::list(members).iter().filter_map(number).collect();
+        numbers.sort_unstable();
+        numbers
     }
 }
 
@@ -335,20 +346,6 @@ impl RouteCache for Warm {
         }
         self.routes(request, &answers, self.clock.now_ms())
     }
-}
-
-/// The gateways of a large conversation: those of its set, if this life of the server began it, else all.
-fn gateways_of(answers: &[Value], lives: &Lives) -> Vec<GatewayNo> {
-    let [members, Value::Int(1)] = answers else {
-        return lives.all().iter().map(|&(_, _, no)| no).collect();
-    };
-    let number = |member: &Value| {
-        let (id, epoch) = std::str::from_utf8(value::bytes(member)).ok()?.rsplit_once('@')?;
-        lives.number(id, epoch.parse().ok()?)
-    };
-    let mut numbers: Vec<GatewayNo> = value::list(members).iter().filter_map(number).collect();
-    numbers.sort_unstable();
-    numbers
 }
 
 fn send_field(send: &SendId<'_>) -> Vec<u8> {
