@@ -2,6 +2,7 @@
 //! beside a control run in which a safeguard is off.
 
 mod cache_file;
+mod evidence;
 mod load;
 mod poison;
 mod random;
@@ -18,6 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 
+use evidence::{Evidence, Logs};
 use random::Random;
 use rows::{Off, ROWS, Row};
 use table::{Kind, Run};
@@ -58,7 +60,8 @@ pub(crate) struct Args {
     /// List the rows and end.
     #[arg(long)]
     list: bool,
-    /// Write the results as JSON.
+    /// Write the results as JSON; the logs of broken trials go beside it, to FILE with the ending
+    /// `.logs`. Without it they go to a temporary folder.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -79,11 +82,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut say = |line: &str| eprintln!("{line}");
     let trials = args.trials.unwrap_or(if args.short { 1 } else { 50 });
     let controls = if args.short || args.no_control { 0 } else { args.control_trials };
-    let runs = run_rows(&rows, trials, controls, seed, &interrupt, &mut say)?;
+    let mut evidence = Evidence::beside(args.json.as_deref());
+    let runs = run_rows(&rows, [trials, controls], seed, &interrupt, &mut evidence, &mut say)?;
     print(&table::lines(&runs))?;
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_string_pretty(&runs)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(folder) = evidence.folder() {
+        eprintln!("the logs of broken trials are in {}", folder.display());
     }
     let good = runs.iter().all(Run::is_good);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -95,14 +102,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// When something does not build or start, or on an interrupt.
 fn run_rows(
     rows: &[&'static Row],
-    trials: u32,
-    controls: u32,
+    [trials, controls]: [u32; 2],
     seed: u64,
     interrupt: &Interrupt,
+    evidence: &mut Evidence,
     say: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Vec<Run>> {
     let repo = Repo::find()?;
-    let loadgen = build::build(&repo, LOADGEN, "release", interrupt)?;
+    let loadgen = match Binaries::also_kept(LOADGEN.name) {
+        Some(path) => path,
+        None => build::build(&repo, LOADGEN, "release", interrupt)?,
+    };
     let kept = Scratch::create("chaos")?;
     // Copied at once: a build with faults puts other programs under the same names.
     let product = Binaries::build(&repo, false, interrupt)?.keep(&kept.path().join("product"))?;
@@ -115,7 +125,7 @@ fn run_rows(
     let mut runs = Vec::new();
     for row in rows {
         let seed = seeds.next();
-        let workshop = Workshop { row, loadgen: &loadgen, folder: &kept, interrupt };
+        let mut workshop = Workshop { row, loadgen: &loadgen, folder: &kept, interrupt, evidence };
         let binaries = if row.needs_faults() { faulty.as_ref() } else { None };
         runs.push(workshop.run(binaries.unwrap_or(&product), None, trials, seed, say)?);
         let offs = if controls > 0 { row.controls } else { &[] };
@@ -136,13 +146,14 @@ struct Workshop<'a> {
     loadgen: &'a std::path::Path,
     folder: &'a Scratch,
     interrupt: &'a Interrupt,
+    evidence: &'a mut Evidence,
 }
 
 impl Workshop<'_> {
     /// Starts a cluster and runs trials on it; a control run ends with the first that shows
     /// damage.
     fn run(
-        &self,
+        &mut self,
         binaries: &Binaries,
         off: Option<Off>,
         trials: u32,
@@ -171,7 +182,14 @@ impl Workshop<'_> {
         for number in 1..=trials {
             let seed = seeds.next();
             let name = format!("{} {} {number}/{trials}", self.row.id, run.kind().word());
-            match bench.run(self.row, seed) {
+            let logs = Logs::of(bench.cluster);
+            let outcome = bench.run(self.row, seed);
+            let is_clean = outcome.as_ref().is_ok_and(|outcome| outcome.clean);
+            if !is_clean && run.kind() == Kind::Product && !self.interrupt.raised() {
+                let trial = format!("{}-{seed}", self.row.id);
+                self.evidence.keep(&trial, &logs, self.folder.path())?;
+            }
+            match outcome {
                 Ok(outcome) => {
                     say(&format!("{name}: {}", table::trial_line(&outcome)));
                     run.outcomes.push(outcome);

@@ -16,6 +16,9 @@ const FAULTS: &str = "fault-injection";
 /// Names a folder with both programs, built with their feature `cluster`.
 const FOLDER_VARIABLE: &str = "CORELANE_CLUSTER_BINARIES";
 
+/// The folder in it with those that have fault injection.
+const FAULTY: &str = "faulty";
+
 /// The two programs of the cluster form.
 #[derive(Debug, Clone)]
 pub(crate) struct Binaries {
@@ -25,13 +28,18 @@ pub(crate) struct Binaries {
 
 impl Binaries {
     /// Builds both (release); `faults` compiles fault injection in. Those in the folder that
-    /// `CORELANE_CLUSTER_BINARIES` names, say of a debug build, are taken as they are.
+    /// `CORELANE_CLUSTER_BINARIES` names, say of a debug build, are taken as they are; with faults
+    /// those in its folder `faulty`, if it has one.
     ///
     /// # Errors
     /// When the build fails or is interrupted.
     pub(crate) fn build(repo: &Repo, faults: bool, interrupt: &Interrupt) -> anyhow::Result<Self> {
-        if let Some(folder) = std::env::var_os(FOLDER_VARIABLE).filter(|_| !faults) {
-            return Ok(Self::kept_in(Path::new(&folder)));
+        match std::env::var_os(FOLDER_VARIABLE).map(PathBuf::from) {
+            Some(folder) if !faults => return Ok(Self::kept_in(&folder)),
+            Some(folder) if folder.join(FAULTY).is_dir() => {
+                return Ok(Self::kept_in(&folder.join(FAULTY)));
+            }
+            _ => {}
         }
         let mut features = Vec::new();
         for package in [GATEWAY.package, LOGIC.package] {
@@ -45,6 +53,12 @@ impl Binaries {
         let [gateway, logic] = <[PathBuf; 2]>::try_from(built)
             .map_err(|built| anyhow::anyhow!("cargo built {} binaries, not two", built.len()))?;
         Ok(Self { gateway, logic })
+    }
+
+    /// Another program that the named folder has, such as the load generator.
+    pub(crate) fn also_kept(name: &str) -> Option<PathBuf> {
+        let path = Path::new(&std::env::var_os(FOLDER_VARIABLE)?).join(name);
+        path.is_file().then_some(path)
     }
 
     /// The copies in `folder`.

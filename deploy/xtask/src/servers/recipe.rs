@@ -20,6 +20,8 @@ const KAFKA_PROPERTIES: &str = include_str!("../../../local/kafka/server.propert
 const KAFKA_LOGGING: &str = include_str!("../../../local/kafka/log4j2.properties");
 /// Written last: with it the data folder is whole.
 const PREPARED: &str = "prepared";
+/// What a server says goes to this file of its folder.
+pub(super) const LOG: &str = "log";
 /// Preparing takes seconds; a busy machine may be slower.
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -42,7 +44,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn log(&self) -> PathBuf {
-        self.folder.join("log")
+        self.folder.join(LOG)
     }
 
     fn data(&self) -> PathBuf {

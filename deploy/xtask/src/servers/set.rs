@@ -277,6 +277,11 @@ impl Servers {
         Ok(kind.address(port))
     }
 
+    /// The log of a server, both its streams.
+    pub(crate) fn log(&self, kind: Kind) -> PathBuf {
+        self.folder.join(kind.name()).join(super::recipe::LOG)
+    }
+
     /// Ends one by force (SIGKILL), with all it forked, and waits until it is gone.
     ///
     /// # Errors
