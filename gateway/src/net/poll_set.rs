@@ -10,7 +10,7 @@ use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
 /// Whose readiness an event tells: the slot and generation it was registered with. The generation lets
 /// the shard drop events of a connection that was closed earlier in the same turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
     /// Slot of the connection, or one of the reserved names.
     pub slot: u32,

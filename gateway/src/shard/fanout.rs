@@ -69,8 +69,10 @@ impl Shard {
     fn push_to(&mut self, token: Token, message: &Message, encoded: &mut Encoded) {
         let room = self.rules.limits.outbound_bytes;
         let Some(connection) = self.table.get_mut(token) else { return };
-        if connection.session.phase() != Phase::Open {
-            return;
+        match connection.session.phase() {
+            Phase::Open => {}
+            Phase::LoggingIn => return self.early.note(token, message),
+            _ => return,
         }
         let lags = connection
             .outbound
@@ -124,7 +126,7 @@ impl Shard {
         }
     }
 
-    fn close_slow(&mut self, token: Token) {
+    pub(super) fn close_slow(&mut self, token: Token) {
         stats::add(&self.stats.slow_closed, 1);
         self.with_session(token, |session, cx| {
             session.close(cx, close_code::SLOW_CONSUMER, "the connection does not read")
@@ -140,6 +142,7 @@ impl Shard {
         match &reply.reply {
             Some(Reply::Welcome(welcome)) => {
                 self.with_session(token, |session, cx| session.on_welcome(cx, welcome));
+                self.tell_of_early(token);
                 self.receive_put_off(token);
             }
             Some(Reply::Failure(failure)) if logging_in => {

@@ -16,6 +16,7 @@
 mod admission;
 mod clock;
 mod connection;
+mod early;
 mod end_of_turn;
 mod fanout;
 mod outbound;

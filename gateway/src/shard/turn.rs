@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::admission::{Door, DoorLimits};
 use super::clock::{Drain, LINGER_MS};
 use super::connection::Connection;
+use super::early::Early;
 use super::outgoing::{Outgoing, Place};
 use super::stats::{self, Stats};
 use super::table::Table;
@@ -56,6 +57,7 @@ pub(super) struct Shard {
     /// Messages handed to the uplink whose answer has not come.
     pub(super) in_flight: usize,
     pub(super) drain: Drain,
+    pub(super) early: Early,
     /// Ends of connections that the uplink had no room for.
     pub(super) unreported: Vec<Call>,
     pub(super) buffer: Box<[u8]>,
@@ -105,6 +107,7 @@ impl Shard {
             stats: parts.stats,
             in_flight: 0,
             drain: Drain::No,
+            early: Early::default(),
             unreported: Vec::new(),
             buffer: vec![0; RECV_BUFFER_BYTES].into_boxed_slice(),
             ready: Vec::with_capacity(EVENTS_PER_TURN),
@@ -310,6 +313,7 @@ impl Shard {
     /// Takes the table entry out; its place is for the caller to give back.
     pub(super) fn take_out(&mut self, token: Token) -> Option<Connection> {
         let connection = self.table.remove(token);
+        self.early.forget(token);
         stats::set(&self.stats.connections, self.table.len());
         connection
     }
@@ -319,7 +323,8 @@ impl Shard {
         self.obey_all();
         while let Some(batch) = self.mailbox.next_delivery() {
             // A welcome is put in before the first push it makes possible, but in the other lane: by the
-            // time the push is here so is the welcome, and it goes first.
+            // time the push is here so is the welcome, and it goes first. Where the two come different ways
+            // a push may still be early.
             self.obey_all();
             self.deliver(batch);
         }

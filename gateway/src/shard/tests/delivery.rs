@@ -140,6 +140,35 @@ fn a_connection_that_does_not_read_is_marked_lagged_once_and_others_are_unharmed
     });
 }
 
+/// Behind Kafka a push may overtake the welcome. Whoever resumed would not ask for it.
+#[test]
+fn a_push_that_comes_before_the_welcome_is_told_of_behind_it() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |_| {});
+        let mut peer = server.connect();
+        peer.send(handshake("/ws?user_id=u1").as_bytes());
+        let call = server.next_call();
+        server.push(&call, "hot", 7..9, 10);
+        server.push(&call, "cool", 3..4, 10);
+        // Orders go first within a turn: the welcome has to come in a later one.
+        std::thread::sleep(Duration::from_millis(100));
+        server.welcome(&call, 1);
+        peer.upgraded();
+        let marks: Vec<_> = (0..2)
+            .map(|_| peer.next_json())
+            .map(|mark| {
+                assert_eq!(mark["cmd"], 10);
+                (mark["conversation_id"].as_str().unwrap().to_owned(), mark["from_seq"].as_u64())
+            })
+            .collect();
+        assert_eq!(marks, [("hot".to_owned(), Some(7)), ("cool".to_owned(), Some(3))]);
+        // From here on they come as ever.
+        server.push(&call, "hot", 9..10, 10);
+        assert_eq!(peer.next_json()["payload"]["seq"], 9);
+        server.gateway.stop().unwrap();
+    });
+}
+
 #[test]
 fn what_comes_while_a_login_is_under_way_is_not_lost() {
     on_every_driver(|io| {
