@@ -325,7 +325,7 @@ fn without_store<M: Members>(members: M) -> Pipeline<Counting, M, Egress<LocalPr
     for user in 1..=USERS {
         let connection =
             ConnectionId { gateway: 0, shard: user as u32 % 2, slot: user as u32, generation: 1 };
-        presence.write().login(user, "", connection, usize::MAX);
+        presence.write().login(user, "", "", connection, usize::MAX);
     }
     let settings = Settings {
         content_max_bytes: 4096,

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use proto::limits::CONTENT_MAX_BYTES;
 
+use crate::domain::device::DevicePolicies;
+
 /// Settings of the service.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -17,6 +19,8 @@ pub struct Config {
     pub content_max_bytes: usize,
     /// Connections one user may have at the same time.
     pub max_connections_per_user: usize,
+    /// How many devices of a class a user may have connected.
+    pub device_policy: DevicePolicies,
     /// Most messages one transaction takes.
     pub tick_max_messages: usize,
     /// Lifetime of an access token in seconds.
@@ -75,6 +79,7 @@ impl Default for Config {
             heartbeat_ms: 30_000,
             content_max_bytes: CONTENT_MAX_BYTES,
             max_connections_per_user: 32,
+            device_policy: DevicePolicies::default(),
             tick_max_messages: 4096,
             access_token_s: 15 * 60,
             refresh_token_s: 30 * 24 * 3600,

@@ -85,6 +85,36 @@ struct Inner {
     pipeline: Mutex<Pipeline<Log, Directory, Egress<LocalPresence>>>,
     operations: Arc<Operations>,
     maintenance: Mutex<Maintenance>,
+    _news: News,
+}
+
+/// The thread that tells of users who come and go; ends with this.
+struct News {
+    presence: Arc<LocalPresence>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl News {
+    fn start(presence: Arc<LocalPresence>, operations: Arc<Operations>) -> Result<Self, OpenError> {
+        let seen = Arc::clone(&presence);
+        let tell = move || {
+            while let Some(turned) = seen.turned() {
+                operations.tell_presence(turned);
+            }
+        };
+        let thread = std::thread::Builder::new().name("presence".to_owned()).spawn(tell);
+        let thread = thread.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(Self { presence, thread: Some(thread) })
+    }
+}
+
+impl Drop for News {
+    fn drop(&mut self) {
+        self.presence.end();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Service {
@@ -100,7 +130,7 @@ impl Service {
         let used_until_ms = snowflake::time_ms(store.newest_id()?);
         let ids: Arc<dyn IdSource> =
             Arc::new(Snowflake::new(SystemClock, config.worker_id, used_until_ms));
-        let presence = Arc::new(LocalPresence::default());
+        let presence = Arc::new(LocalPresence::new(&config.device_policy, Arc::clone(&clock)));
         let accounts = accounts(&config, &store, &clock)?;
         let backend: Arc<dyn Backend> = store.clone();
         let maintenance = Maintenance::start(Arc::clone(&store), merge_limits(&config))?;
@@ -120,14 +150,17 @@ impl Service {
         };
         let notifier: Arc<dyn Notifier> = Arc::new(egress::local::ToShards(Arc::clone(&sink)));
         let operations =
-            Operations::new(backend, presence, accounts, notifier, clock, ids, settings);
+            Operations::new(backend, presence.clone(), accounts, notifier, clock, ids, settings);
+        let operations = Arc::new(operations);
+        let news = News::start(presence, Arc::clone(&operations))?;
         Ok(Self(Arc::new(Inner {
             config,
             sink,
             store,
             pipeline: Mutex::new(pipeline),
-            operations: Arc::new(operations),
+            operations,
             maintenance: Mutex::new(maintenance),
+            _news: news,
         })))
     }
 

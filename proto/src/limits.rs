@@ -33,3 +33,6 @@ pub const RESUME_POINTS_MAX: usize = 100;
 pub const RESUME_MESSAGES_MAX: u64 = 1000;
 /// Longest resume token in bytes.
 pub const RESUME_TOKEN_MAX_BYTES: usize = 128;
+
+/// Most users one presence query may name.
+pub const PRESENCE_USERS_MAX: usize = 100;

@@ -92,6 +92,12 @@ kinds! {
     Goaway = 0x15, "GOAWAY", FromServer;
     /// What happened in a conversation while the client was away.
     Resumed = 0x16, "RESUMED", FromServer;
+    /// Asks which users are there.
+    PresenceQuery = 0x17, "PRESENCE_QUERY", FromClient;
+    /// Answers PRESENCE_QUERY.
+    Presence = 0x18, "PRESENCE", FromServer;
+    /// A user came or went.
+    PresenceChange = 0x19, "PRESENCE_CHANGE", FromServer;
 }
 
 impl Kind {

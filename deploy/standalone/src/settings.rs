@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, Command};
 use codec::ws::deflate::{Config, WindowBits};
 use gateway::config::{IoChoice, cores};
 use gateway::limits::{Admission, Limits};
+use logic_svc::domain::device::DevicePolicies;
 
 /// All settings with their types.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) log: String,
     pub(crate) admission: Admission,
     pub(crate) max_connections_per_user: usize,
+    pub(crate) device_policy: DevicePolicies,
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) query_token: bool,
     pub(crate) access_token_s: u64,
@@ -47,6 +49,7 @@ impl Default for Settings {
             log: "info".to_owned(),
             admission: Admission::default(),
             max_connections_per_user: logic.max_connections_per_user,
+            device_policy: DevicePolicies::default(),
             allowed_origins: Vec::new(),
             query_token: false,
             access_token_s: logic.access_token_s,
@@ -108,6 +111,8 @@ const SETTINGS: &[Setting] = &[
     number!("max_connections", "Connections in all; 0: as many as the open-file limit allows [0]", "a number from 0 to 100000000", 0..=100_000_000, admission.max_connections),
     number!("max_connections_per_address", "Connections of one address (IPv6: of one /64 network); 0: any number, right behind a proxy [0]", "a number from 0 to 100000000", 0..=100_000_000, admission.max_per_address),
     number!("max_connections_per_user", "Connections of one user; the same device takes its old place [32]", "a number from 1 to 1000000", 1..=1_000_000, max_connections_per_user),
+    setting!("device_policy", "Devices of a class a user may have in, CLASS=POLICY separated by commas: allow, kick_old (a newer one closes the older), refuse_new (a second one is refused) [empty]", "CLASS=allow, CLASS=kick_old or CLASS=refuse_new, separated by commas, each class once", false,
+        |s, text| { s.device_policy = DevicePolicies::parse(text.split(','))?; Some(()) }),
     number!("connections_per_second", "New connections a second in the long run; 0: any number [0]", "a number from 0 to 1000000", 0.0..=1e6, admission.connections_per_second),
     number!("connection_burst", "New connections at once after a pause [1000]", "a number from 1 to 1000000", 1..=1_000_000, admission.connection_burst),
     number!("max_logins", "Logins that may be under way before others are sent away with a delay [8192]", "a number from 1 to 1000000", 1..=1_000_000, admission.max_logins),

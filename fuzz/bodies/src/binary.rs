@@ -101,8 +101,8 @@ fn frame_by_the_book<'b>(
     rest: &'b [u8],
     limits: &Limits,
 ) -> Result<Option<Split<'b>>, u16> {
-    // 0: both ways; then who sends kinds 1 to 0x16.
-    const SENDERS: &[u8; 23] = b"bcscsscscsscccscsscssss";
+    // 0: both ways; then who sends kinds 1 to 0x19.
+    const SENDERS: &[u8; 26] = b"bcscsscscsscccscsscsssscss";
     let sender = *SENDERS.get(usize::from(first)).ok_or(4901_u16)?;
     let kind = Kind::ALL[usize::from(first)];
     let ours = if limits.role == Role::Server { b's' } else { b'c' };

@@ -7,6 +7,7 @@ use proto::v1::{Call, CallReply, Failure, SendReply, Welcome, call, call_reply};
 use super::Wire;
 
 mod json_frames;
+mod presence_frames;
 
 use json_frames as frames;
 
@@ -40,6 +41,10 @@ pub const EVENT: u32 = 12;
 pub const READ: u32 = 13;
 /// What happened while the client was away (server).
 pub const RESUMED: u32 = 14;
+/// Ask which users are there.
+pub const PRESENCE: u32 = 15;
+/// A user came or went (server).
+pub const PRESENCE_CHANGE: u32 = 16;
 
 /// A refusal of something that never became a request.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,6 +71,7 @@ pub fn command_of(request: &call::Request) -> u32 {
         call::Request::Leave(_) => LEAVE,
         call::Request::Members(_) => MEMBERS,
         call::Request::Read(_) => READ,
+        call::Request::Presence(_) => PRESENCE,
     }
 }
 
@@ -79,6 +85,7 @@ fn command_of_field(field: u32) -> u32 {
         10 => LEAVE,
         11 => MEMBERS,
         12 => READ,
+        14 => PRESENCE,
         _ => LOGIN,
     }
 }
@@ -93,6 +100,7 @@ pub fn request_id_of(call: &Call) -> u32 {
         Some(call::Request::Join(request) | call::Request::Leave(request)) => request.request_id,
         Some(call::Request::Members(request)) => request.request_id,
         Some(call::Request::Read(request)) => request.request_id,
+        Some(call::Request::Presence(request)) => request.request_id,
         Some(call::Request::Login(_) | call::Request::Closed(_)) | None => 0,
     }
 }
@@ -187,6 +195,7 @@ pub fn call_reply(out: &mut Vec<u8>, wire: Wire, reply: &CallReply) {
         Reply::Members(body) => binary(out, wire, Kind::Members, body),
         Reply::Read(body) => binary(out, wire, Kind::ReadReply, body),
         Reply::Resumed(body) => binary(out, wire, Kind::Resumed, body),
+        Reply::Presence(body) => binary(out, wire, Kind::Presence, body),
         Reply::Welcome(_) | Reply::Failure(_) => {}
     }
 }
@@ -216,6 +225,14 @@ pub fn event(out: &mut Vec<u8>, wire: Wire, event: &v1::Event) {
     match wire {
         Wire::Json => frames::event(out, event),
         _ => binary(out, wire, Kind::Event, event),
+    }
+}
+
+/// A user came or went.
+pub fn presence_change(out: &mut Vec<u8>, wire: Wire, change: &v1::PresenceChange) {
+    match wire {
+        Wire::Json => presence_frames::change(out, change),
+        _ => binary(out, wire, Kind::PresenceChange, change),
     }
 }
 

@@ -36,6 +36,7 @@ pub fn decode(frame: &Frame<'_>) -> Result<Command, Refusal> {
         Kind::Leave => call!(Leave),
         Kind::ListMembers => call!(Members),
         Kind::Read => call!(Read),
+        Kind::PresenceQuery => call!(Presence),
         kind => Err(Refusal {
             failure: ErrorCode::UnknownCommand.failure(format!("{kind:?} is not a client's frame")),
             ..Refusal::default()
@@ -70,7 +71,7 @@ macro_rules! identified {
     )*};
 }
 
-identified!(Send, Pull, Sync, CreateConversation, Membership, ListMembers, Read);
+identified!(Send, Pull, Sync, CreateConversation, Membership, ListMembers, Read, PresenceQuery);
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use proto::error::{ErrorCode, close_code};
 use proto::ids::{check_client_msg_id, check_conversation_id};
-use proto::v1::{Call, Failure, Hello, Send, UpstreamFrame, call};
+use proto::limits::PRESENCE_USERS_MAX;
+use proto::v1::{Call, Failure, Hello, PresenceQuery, Send, UpstreamFrame, call};
 
 use super::answer::{self, Refusal};
 use super::bucket::Rate;
@@ -172,11 +173,19 @@ fn check_call(request: &call::Request) -> Result<(), Failure> {
         Request::Members(list) => &list.conversation_id,
         Request::Read(read) => &read.conversation_id,
         Request::Create(create) if !create.conversation_id.is_empty() => &create.conversation_id,
+        Request::Presence(query) => return check_presence(query),
         Request::Create(_) | Request::Sync(_) | Request::Login(_) | Request::Closed(_) => {
             return Ok(());
         }
     };
     check_conversation_id(id).map_err(bad_request)
+}
+
+fn check_presence(query: &PresenceQuery) -> Result<(), Failure> {
+    if query.users.len() > PRESENCE_USERS_MAX {
+        return Err(bad_request("users must name at most 100 users"));
+    }
+    Ok(())
 }
 
 fn bad_request(detail: &'static str) -> Failure {

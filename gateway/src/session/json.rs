@@ -2,7 +2,8 @@
 
 use proto::error::ErrorCode;
 use proto::v1::{
-    CreateConversation, Hello, ListMembers, Membership, Pull, Read, ResumePoint, Send, Sync, call,
+    CreateConversation, Hello, ListMembers, Membership, PresenceQuery, Pull, Read, ResumePoint,
+    Send, Sync, call,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -62,6 +63,10 @@ struct Payload<'a> {
     resume_token: Option<&'a RawValue>,
     #[serde(borrow)]
     resume: Option<&'a RawValue>,
+    #[serde(borrow)]
+    users: Option<&'a RawValue>,
+    #[serde(borrow)]
+    subscribe: Option<&'a RawValue>,
 }
 
 /// The last message a client has of a conversation.
@@ -129,6 +134,7 @@ fn dispatch(command: u32, request_id: u32, request: &Request<'_>) -> Outcome<Com
             conversation_id: conversation_id(request.conversation_id)?,
             read_seq: required(request.read_seq, "read_seq", "a number")?,
         })),
+        answer::PRESENCE => call(call::Request::Presence(presence(request_id, request)?)),
         _ => {
             Err(ErrorCode::UnknownCommand
                 .failure(format!("cmd {command} is not a client's command")))
@@ -199,6 +205,15 @@ fn create(request_id: u32, request: &Request<'_>) -> Outcome<CreateConversation>
         conversation_id: optional(payload.conversation_id, "payload.conversation_id", "a string")?,
         name: optional(payload.name, "payload.name", "a string")?,
         members: optional(payload.members, "payload.members", "a list of user names")?,
+    })
+}
+
+fn presence(request_id: u32, request: &Request<'_>) -> Outcome<PresenceQuery> {
+    let payload = payload(request)?;
+    Ok(PresenceQuery {
+        request_id,
+        users: required(payload.users, "payload.users", "a list of user names")?,
+        subscribe: optional(payload.subscribe, "payload.subscribe", "true or false")?,
     })
 }
 
@@ -324,6 +339,9 @@ mod tests {
             (r#"{"cmd":3,"conversation_id":"c","cursor_seq":-1}"#, "BAD_REQUEST"),
             (r#"{"cmd":3,"conversation_id":"c","direction":"up"}"#, "BAD_REQUEST"),
             (r#"{"cmd":6,"payload":{"type":"group","members":"bob"}}"#, "BAD_REQUEST"),
+            (r#"{"cmd":15,"payload":{}}"#, "BAD_REQUEST"),
+            (r#"{"cmd":15,"payload":{"users":["bob",7]}}"#, "BAD_REQUEST"),
+            (r#"{"cmd":15,"payload":{"users":[],"subscribe":1}}"#, "BAD_REQUEST"),
         ] {
             assert_eq!(refusal(text).failure.name, name, "{text}");
         }

@@ -155,10 +155,15 @@ impl Shard {
     }
 
     pub(super) fn deliver_event(&mut self, delivery: &EventDelivery) {
-        let Some(event) = &delivery.event else { return };
         for peer in &delivery.peers {
             let token = Token { slot: peer.slot, generation: peer.generation };
-            self.write_to(token, Class::Ephemeral, |out, wire| answer::event(out, wire, event));
+            self.write_to(token, Class::Ephemeral, |out, wire| {
+                if let Some(event) = &delivery.event {
+                    answer::event(out, wire, event);
+                } else if let Some(change) = &delivery.presence {
+                    answer::presence_change(out, wire, change);
+                }
+            });
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod conversation;
 pub mod delivery;
+pub mod device;
 pub mod member;
 pub mod message;
 pub mod reject;

@@ -32,7 +32,10 @@ impl Operations {
                     user_id: happening.user,
                     username: happening.username.to_owned(),
                 };
-                let told = |(shard, peers)| (shard, EventDelivery { event: Some(event()), peers });
+                let told = |(shard, peers)| {
+                    let event = Some(event());
+                    (shard, EventDelivery { event, peers, presence: None })
+                };
                 self.notifier.events(shards.into_iter().map(told).collect());
             }
             Err(error) => tracing::warn!(%error, "an event was not told"),

@@ -16,6 +16,9 @@ use crate::store::failure;
 
 /// When a user with too many connections may try again.
 const DEVICES_RETRY_MS: u32 = 30_000;
+/// Why connections lose their place.
+const SAME_DEVICE: &str = "the same device logged in again";
+const NEWER_DEVICE: &str = "a newer device of the same class logged in";
 
 /// A connection that wants in.
 #[derive(Debug)]
@@ -109,7 +112,7 @@ impl Operations {
             answer(resumed.map(reply).collect());
         }
         if !work.replaced.is_empty() {
-            let told = |old| ended(old, close_code::REPLACED, "the same device logged in again");
+            let told = |(old, why)| ended(old, close_code::REPLACED, why);
             self.notifier.end(work.replaced.into_iter().map(told).collect());
         }
     }
@@ -286,8 +289,8 @@ fn still_good(known: Known, logged_out: &Since) -> Result<Known> {
 struct Work {
     /// In their order.
     logins: Vec<Entering>,
-    /// Connections whose place was taken.
-    replaced: Vec<ConnectionId>,
+    /// Connections whose place was taken, and by what.
+    replaced: Vec<(ConnectionId, &'static str)>,
     /// Those who were let in and want to know what they missed.
     resuming: Vec<Resuming>,
 }
@@ -342,7 +345,11 @@ impl Work {
         for Entering { known, .. } in self.logins.iter_mut().filter(|login| login.known.is_ok()) {
             match outcomes.next() {
                 Some(Login::Added) => {}
-                Some(Login::Replaced(old)) => self.replaced.push(old),
+                Some(Login::Replaced(old)) => self.replaced.push((old, SAME_DEVICE)),
+                Some(Login::Kicked(old)) => {
+                    self.replaced.extend(old.into_iter().map(|old| (old, NEWER_DEVICE)));
+                }
+                Some(Login::ClassTaken) => *known = Err(class_taken()),
                 Some(Login::TooMany) => *known = Err(too_many(most)),
                 Some(Login::OutOfRange) => {
                     let detail = "the connection's number is out of range";
@@ -363,6 +370,12 @@ impl Work {
         };
         logins.drain(..).map(one).collect()
     }
+}
+
+/// Temporary: it is over when the other device goes.
+fn class_taken() -> Failure {
+    let detail = "the user is logged in with another device of this class, and only one is allowed";
+    ErrorCode::TooManyDevices.retry_after(DEVICES_RETRY_MS, detail)
 }
 
 /// Temporary, since a connection that broke unseen is found after some heartbeats and makes room.

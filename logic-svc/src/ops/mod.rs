@@ -6,6 +6,7 @@ mod conversations;
 mod events;
 mod login;
 mod logouts;
+mod presence;
 mod pull;
 mod resume;
 mod sync;

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "cluster")]
 mod cluster;
+mod presence;
 mod routes;
 mod sessions;
 mod store;
@@ -26,6 +27,7 @@ use crate::domain::{ConversationNo, UserId};
 pub use cluster::{
     Crowd, Crowds, DeadLetters, Large, NewDeadLetter, PushOut, Reported, Reports, TaskOut,
 };
+pub use presence::{Turned, UserState, Watches};
 pub use routes::{RouteCache, RouteRequest, Routes, Spoken};
 pub use sessions::{Ended, Login, MembersChanged, Notifier, SessionChange, Sessions};
 pub use store::{
@@ -72,6 +74,8 @@ pub mod command {
     pub const MEMBERS: u32 = 11;
     /// Answers a read mark.
     pub const READ: u32 = 12;
+    /// Answers a presence query.
+    pub const PRESENCE: u32 = 14;
 }
 
 /// What a source had within the time given to it.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use proto::v1::EventDelivery;
 
-use super::StoreError;
+use super::{StoreError, Watches};
 use crate::domain::UserId;
 use crate::domain::delivery::{ConnectionId, ShardId};
 
@@ -32,12 +32,16 @@ pub enum SessionChange {
 }
 
 /// What a login did to earlier connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login {
     /// Registered beside whatever else the user has.
     Added,
     /// Registered; this connection of the same device is to be closed.
     Replaced(ConnectionId),
+    /// Registered; the policy of its device class closes these connections (one of the same device may be among them).
+    Kicked(Vec<ConnectionId>),
+    /// Not registered: another device of its class is in, and the policy lets that one stay.
+    ClassTaken,
     /// Not registered: the user has as many connections as allowed.
     TooMany,
     /// Not registered: the connection's numbers are beyond what a gateway has.
@@ -45,7 +49,7 @@ pub enum Login {
 }
 
 /// Who is connected where, as logins change it.
-pub trait Sessions: Send + Sync {
+pub trait Sessions: Watches {
     /// Asks `plan` for changes, applies them in their order, and tells `done` what became of the logins among
     /// them, in their order. A user has at most `most` connections.
     ///

@@ -173,6 +173,8 @@ pub trait UserStore: Send + Sync {
     fn ensure_users(&self, names: &[&str], now_ms: u64) -> Result<Vec<UserId>>;
     /// The user of this name.
     fn user_by_name(&self, name: &str) -> Result<Option<User>>;
+    /// The users of these names, in their order; `None` where there is no such user.
+    fn ids_of(&self, names: &[&str]) -> Result<Vec<Option<UserId>>>;
     /// The user of this id.
     fn user(&self, id: UserId) -> Result<Option<User>>;
     /// A user's name.
@@ -206,6 +208,8 @@ pub trait ConversationStore: Send + Sync {
     ) -> Result<(Vec<MemberInfo>, bool)>;
     /// The users in a conversation, ascending; at most `max` of them.
     fn member_ids(&self, no: ConversationNo, max: usize) -> Result<Vec<UserId>>;
+    /// Those of `others` with whom `user` shares one of the newest `most` conversations the user is in.
+    fn acquainted(&self, user: UserId, others: &[UserId], most: u32) -> Result<Vec<UserId>>;
     /// Every conversation the user is in, in no order.
     fn activities(&self, user: UserId) -> Result<Vec<Activity>>;
     /// A conversation as `user` sees it; `None` if not a member.

@@ -137,6 +137,10 @@ fn answer(operations: &Operations, out: &mut impl Answers, peer: Peer, request: 
                 page.map(|page| Reply::Members(with_id(page, list.request_id))),
             )
         }
+        Request::Presence(query) => {
+            let there = operations.presence(peer.user, peer.connection, &query);
+            (command::PRESENCE, query.request_id, there.map(Reply::Presence))
+        }
         // Set apart by the callers; never passed on.
         Request::Closed(_) => return,
         Request::Login(_) => {

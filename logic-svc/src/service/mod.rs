@@ -4,6 +4,7 @@ mod discovery;
 mod ids;
 mod log;
 mod parts;
+mod presence;
 mod reports;
 mod settings;
 mod watched;
@@ -141,6 +142,9 @@ impl Service {
         }
         if settings.has("tasks") {
             threads.push(spawn("tasks", tasks_loop(settings, &parts, &stop))?);
+        }
+        if settings.has("rpc") {
+            threads.push(spawn("presence", presence::news_loop(&parts, &stop))?);
         }
         let servers = runtime.block_on(serve(settings, &parts))?;
         let said = serde_json::json!({

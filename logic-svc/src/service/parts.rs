@@ -45,6 +45,8 @@ pub(super) struct Parts {
     pub(super) watch: CrowdWatch,
     pub(super) threshold: Threshold,
     pub(super) operations: Arc<Operations>,
+    /// Who is connected where.
+    pub(super) sessions: Arc<SessionTable>,
     /// Whether etcd answered when last asked.
     pub(super) etcd_up: AtomicBool,
     store: Arc<Store>,
@@ -74,7 +76,10 @@ impl Parts {
             redis.clone(),
             Arc::clone(&gateways),
             Arc::clone(&clock),
-            RouteSettings::default(),
+            RouteSettings {
+                classes: settings.config.device_policy.clone(),
+                ..RouteSettings::default()
+            },
         ));
         let crowds: Arc<dyn Crowds> = store.clone();
         let threshold = Threshold::new(settings.fanout_switch_members);
@@ -84,7 +89,7 @@ impl Parts {
             Arc::clone(&crowds),
             threshold.clone(),
         ));
-        let sessions: Arc<dyn Sessions> = table;
+        let sessions: Arc<dyn Sessions> = table.clone();
         let push: Arc<dyn PushOut> = outbox.clone();
         let watch = CrowdWatch::new(
             Arc::clone(&gateways),
@@ -119,6 +124,7 @@ impl Parts {
             watch,
             threshold,
             operations,
+            sessions: table,
             etcd_up: AtomicBool::new(true),
             store,
             redis,

@@ -7,6 +7,7 @@ use cluster::settings::{Fault, Key, Kind, Outcome, Table, Values};
 use cluster::{etcd, kafka};
 
 use crate::config::Config;
+use crate::domain::device::DevicePolicies;
 
 const fn whole(min: u64, max: u64) -> Kind {
     Kind::Integer { min, max }
@@ -59,6 +60,7 @@ const RULES: &[Key] = &[
     Key::new("heartbeat_ms", whole(100, 3_600_000), "30000", "How often a client has to send something, told to it at login"),
     Key::new("content_max_bytes", whole(1, 1_048_576), "4096", "Longest content of a message"),
     Key::new("max_connections_per_user", whole(1, 1_000), "32", "Connections one user may have at the same time"),
+    Key::new("device_policy", Kind::List, "", "How many devices of a class a user may have in, CLASS=POLICY each: allow (any number), kick_old (a newer one closes the older), refuse_new (a second one is refused)"),
     Key::new("event_members_max", whole(0, 1_000_000), "1000", "Joins and leaves are told to all members of conversations up to this size"),
     Key::new("fanout_switch_members", whole(2, 1_000_000), "500", "From so many members on a group is delivered by the gateways' member index; below 80 % of it member by member again").hot(),
     Key::new("access_token_s", whole(1, 31_536_000), "900", "Seconds an access token is good"),
@@ -238,6 +240,7 @@ fn config(values: &Values) -> Result<Config, Fault> {
         heartbeat_ms: values.integer("heartbeat_ms")?,
         content_max_bytes: values.integer("content_max_bytes")?,
         max_connections_per_user: values.integer("max_connections_per_user")?,
+        device_policy: device_policy(values)?,
         tick_max_messages: values.integer("tick_max_messages")?,
         access_token_s: values.integer("access_token_s")?,
         refresh_token_s: values.integer("refresh_token_s")?,
@@ -252,6 +255,13 @@ fn config(values: &Values) -> Result<Config, Fault> {
         #[cfg(feature = "fault-injection")]
         fault: fault()?,
         ..Config::default()
+    })
+}
+
+fn device_policy(values: &Values) -> Result<DevicePolicies, Fault> {
+    let list = values.list("device_policy")?;
+    DevicePolicies::parse(list.iter().map(String::as_str)).ok_or_else(|| {
+        Fault("device_policy must be entries of the form CLASS=allow, CLASS=kick_old or CLASS=refuse_new, each class once".to_owned())
     })
 }
 
@@ -309,6 +319,7 @@ mod tests {
             (&["--instance", "a", "--roles", "ingest,cook"], "roles"),
             (&["--instance", "a", "--kafka-properties", "x"], "kafka_properties"),
             (&["--instance", "a", "--mysql", "postgres://h"], "mysql"),
+            (&["--instance", "a", "--device-policy", "tv=kick"], "device_policy"),
         ] {
             let error = read(arguments).expect_err(named).to_string();
             assert!(error.contains(named), "{error}");

@@ -9,7 +9,7 @@ use crate::domain::{ConversationNo, UserId};
 use crate::egress::cluster::Threshold;
 use crate::ports::{
     Crowd, Fanout, Large, Login, MembersChanged, PushOut, Reported, SessionChange, Sessions,
-    TaskOut,
+    TaskOut, UserState, Watches,
 };
 
 /// One group, and everything that was done, in its order.
@@ -129,6 +129,15 @@ impl Sessions for Group {
             generation: 0,
         };
         Ok(users.iter().map(on).collect())
+    }
+}
+
+impl Watches for Group {
+    fn states(&self, users: &[UserId]) -> Result<Vec<UserState>, StoreError> {
+        Ok(vec![UserState::default(); users.len()])
+    }
+    fn watch(&self, _: ConnectionId, users: &[UserId]) -> Result<Vec<UserState>, StoreError> {
+        self.states(users)
     }
 }
 

@@ -174,6 +174,7 @@ fn events_and_kicks_reach_their_shards_and_what_cannot_be_is_left_out() {
     let (mailboxes, index) = (mailboxes(2), Index::default());
     let mut expansion = Expansion::new(2);
     let event = EventDelivery {
+        presence: None,
         event: Some(Event::default()),
         peers: vec![Peer { slot: 1, generation: 0 }, Peer { slot: 2, generation: 0 }],
     };

@@ -33,6 +33,7 @@ impl Waiting {
             Request::Leave(_) => 10,
             Request::Members(_) => 11,
             Request::Read(_) => 12,
+            Request::Presence(_) => 14,
             Request::Closed(_) => return None,
         };
         Some(Self { connection: connection(call), request_id: request_id_of(call), command })

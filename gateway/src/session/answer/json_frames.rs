@@ -36,7 +36,7 @@ fn is_zero(id: &u32) -> bool {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
-fn as_text<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_text<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(id)
 }
 
@@ -400,6 +400,10 @@ pub(super) fn call_reply(out: &mut Vec<u8>, cmd: u32, id: u32, reply: &Reply) {
             );
         }
         Reply::Resumed(body) => resumed(out, body),
+        Reply::Presence(body) => {
+            let payload = super::presence_frames::items(body);
+            write(out, &Answer { cmd, code: 0, id, conversation_id: "", payload });
+        }
         Reply::Welcome(_) | Reply::Failure(_) => {}
     }
 }

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use super::error::Fault;
 use super::making::{NewConversation, NewMember, insert_members, take_in};
-use super::sql::{ALTERNATIVES_MAX, Work, first, rows, rows_of_each, run, run_each};
+use super::sql::{ALTERNATIVES_MAX, Work, first, rows, rows_in, rows_of_each, run, run_each};
 use super::{Result, Store, now_ms};
 use crate::domain::conversation::{Kind, Role};
 use crate::domain::{ConversationNo, UserId};
@@ -96,6 +96,18 @@ impl ConversationStore for Store {
                    ORDER BY user_id LIMIT ?";
         let found: Vec<(UserId,)> =
             self.read(|connection| rows(connection, sql, (no, max as u64)))?;
+        Ok(found.into_iter().map(|(user,)| user).collect())
+    }
+
+    fn acquainted(&self, user: UserId, others: &[UserId], most: u32) -> Result<Vec<UserId>> {
+        let before = format!(
+            "SELECT DISTINCT m.user_id FROM (SELECT conversation FROM conversation_members \
+             WHERE user_id = {user} AND left_at_ms IS NULL ORDER BY conversation DESC LIMIT {most}) own \
+             JOIN conversation_members m ON m.conversation = own.conversation \
+             WHERE m.left_at_ms IS NULL AND m.user_id IN ("
+        );
+        let found: Vec<(UserId,)> =
+            self.read(|connection| rows_in(connection, (&before, ")"), others, |other| *other))?;
         Ok(found.into_iter().map(|(user,)| user).collect())
     }
 

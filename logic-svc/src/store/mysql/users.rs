@@ -44,6 +44,11 @@ impl UserStore for Store {
         Ok(self.read(|connection| first(connection, sql, (name,)))?.map(user))
     }
 
+    fn ids_of(&self, names: &[&str]) -> Result<Vec<Option<UserId>>> {
+        let known = self.read(|connection| ids(connection, names))?;
+        Ok(names.iter().map(|name| known.get(*name).copied()).collect())
+    }
+
     fn user(&self, id: UserId) -> Result<Option<User>> {
         let sql =
             "SELECT id, username, nickname, password_hash, token_epoch FROM users WHERE id = ?";

@@ -169,6 +169,10 @@ impl<B: Backend + ?Sized> UserStore for Cached<B> {
         self.inner.ensure_users(names, now_ms)
     }
 
+    fn ids_of(&self, names: &[&str]) -> Result<Vec<Option<UserId>>> {
+        self.inner.ids_of(names)
+    }
+
     fn user_by_name(&self, name: &str) -> Result<Option<User>> {
         self.inner.user_by_name(name)
     }
@@ -224,6 +228,10 @@ impl<B: Backend + ?Sized> ConversationStore for Cached<B> {
 
     fn member_ids(&self, no: ConversationNo, max: usize) -> Result<Vec<UserId>> {
         self.inner.member_ids(no, max)
+    }
+
+    fn acquainted(&self, user: UserId, others: &[UserId], most: u32) -> Result<Vec<UserId>> {
+        self.inner.acquainted(user, others, most)
     }
 
     fn activities(&self, user: UserId) -> Result<Vec<Activity>> {

@@ -20,13 +20,13 @@ mod slots;
 mod sweep;
 mod value;
 mod warm;
+mod watches;
 
 pub use cached::Cached;
 pub use client::{Client, Counters, Standing};
 pub use lock::Lock;
 pub use options::{BadAddress, Options};
-pub use reports::UserPresence;
-pub use sessions::{ClassPolicy, RouteSettings, SessionTable};
+pub use sessions::{RouteSettings, SessionTable};
 pub use warm::{SendId, Warm, WarmSettings};
 
 #[cfg(test)]

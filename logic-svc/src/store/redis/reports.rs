@@ -13,7 +13,7 @@ use redis::Value;
 use super::batch::Batch;
 use super::client::Client;
 use super::entry::{Entry, Lives, field_of};
-use super::sessions::{PIPELINE_MAX, SessionTable, entry_of, live_of};
+use super::sessions::{PIPELINE_MAX, SessionTable, entry_of};
 use super::{scripts, value};
 use crate::domain::delivery::{ConnectionId, GatewayNo};
 use crate::domain::{ConversationNo, UserId};
@@ -28,23 +28,6 @@ const GATEWAY_MS: u64 = 30_000;
 const PARTS_MS: u64 = 1000;
 /// The marker of a system that stands still is gone after this time.
 const MARKER_MS: u64 = 24 * 3600 * 1000;
-
-/// Whether somebody is there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserPresence {
-    /// Class of each device that is connected.
-    pub devices: Vec<String>,
-    /// When a connection of the user ended last, in milliseconds since 1970; 0: not known.
-    pub last_seen_ms: u64,
-}
-
-impl UserPresence {
-    /// Whether any device is connected.
-    #[must_use]
-    pub fn is_online(&self) -> bool {
-        !self.devices.is_empty()
-    }
-}
 
 impl SessionTable {
     /// A gateway is there, with this many connections. Gives whether it has to register all of them (see
@@ -160,29 +143,6 @@ impl SessionTable {
             .argument(dead);
     }
 
-    /// Who of these users is there, in their order.
-    ///
-    /// # Errors
-    /// Redis is away.
-    pub fn presence_of(&self, users: &[UserId]) -> Result<Vec<UserPresence>, StoreError> {
-        let (now_ms, lives) = self.now();
-        let oldest_s = self.oldest_s(now_ms);
-        let mut found = Vec::with_capacity(users.len());
-        for users in users.chunks(PIPELINE_MAX / 2) {
-            let mut batch = self.client.batch();
-            for &user in users {
-                batch.command("HVALS", 1).key("user_session:", user);
-                batch.command("GET", 1).key("last_seen:", user);
-            }
-            for pair in self.client.run(&batch)?.chunks_exact(2) {
-                let live = live_of(&pair[0], &lives, oldest_s);
-                let devices = live.map(|(_, entry)| entry.class.to_owned()).collect();
-                found.push(UserPresence { devices, last_seen_ms: value::unsigned(&pair[1]) });
-            }
-        }
-        Ok(found)
-    }
-
     /// From now on this conversation has members connected at the gateways named in `group_gateways`, which begins
     /// with all that live. Done when it becomes large; until then all gateways are taken.
     ///
@@ -236,7 +196,7 @@ impl SessionTable {
         Ok(())
     }
 
-    fn life(&self, gateway: GatewayNo) -> Result<GatewayLife, StoreError> {
+    pub(super) fn life(&self, gateway: GatewayNo) -> Result<GatewayLife, StoreError> {
         let unknown = || StoreError::Internal(format!("no gateway has number {gateway}"));
         self.gateways.life(gateway).ok_or_else(unknown)
     }

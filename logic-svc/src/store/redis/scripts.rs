@@ -31,8 +31,20 @@ macro_rules! script {
 }
 
 /// All of them.
-pub(super) fn all() -> [&'static Script; 9] {
-    [&LOGIN, &CLOSED, &REGISTER, &REPORT, &REPORTED, &ADD_IF_THERE, &FILL, &LOCK, &UNLOCK]
+pub(super) fn all() -> [&'static Script; 11] {
+    [
+        &LOGIN,
+        &CLOSED,
+        &REGISTER,
+        &REPORT,
+        &REPORTED,
+        &ADD_IF_THERE,
+        &FILL,
+        &LOCK,
+        &UNLOCK,
+        &WATCH,
+        &TELL,
+    ]
 }
 
 script!(
@@ -40,7 +52,7 @@ script!(
     /// `KEYS[1]` user_session of the user. `ARGV`: field of the device, its value, most connections, lifetime of the
     /// key in ms, device class, policy of the class, oldest time in s at which an entry may have been seen last;
     /// then fields and values of entries known to be dead, which are taken out.
-    /// Gives 0 (in), 1 (too many) or 2 (refused by the policy); the values that lost their place; fields and values of
+    /// Gives 0 (in), 1 (too many), 2 (refused by the policy) or 3 (in, by the policy in place of others); the values that lost their place; fields and values of
     /// all others.
     LOGIN,
     r"
@@ -70,10 +82,12 @@ for i = 1, #all, 2 do
     end
   end
 end
-if ARGV[6] == '2' and #same > 0 then return {2, {}, others} end
+if ARGV[6] == '2' and #same > 0 and not gone[1] then return {2, {}, others} end
 if ARGV[6] == '1' then count = count - #same / 2 end
 if not gone[1] and count >= tonumber(ARGV[3]) then return {1, {}, others} end
-if ARGV[6] == '1' then
+local status = 0
+if ARGV[6] == '1' and #same > 0 then
+  status = 3
   for i = 1, #same, 2 do
     redis.call('HDEL', key, same[i])
     gone[#gone + 1] = same[i + 1]
@@ -81,7 +95,7 @@ if ARGV[6] == '1' then
 end
 redis.call('HSET', key, ARGV[1], ARGV[2])
 redis.call('PEXPIRE', key, ARGV[4])
-return {0, gone, others}
+return {status, gone, others}
 "
 );
 
@@ -219,5 +233,38 @@ script!(
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[2] == '0' then return redis.call('DEL', KEYS[1]) end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"
+);
+
+script!(
+    /// A connection wants to know of a user.
+    /// `KEYS[1]` the user's watchers, by the time in ms until which they want to know. `ARGV`: time in ms, time until
+    /// which, most watchers, lifetime of the key in ms, the connection. Gives 0 if there are too many.
+    WATCH,
+    r"
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) and not redis.call('ZSCORE', KEYS[1], ARGV[5]) then return 0 end
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[5])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return 1
+"
+);
+
+script!(
+    /// This is how things stand with a user.
+    /// `KEYS[1]` what watchers were told last, and when: `1|ms` or `0|ms`. `ARGV`: 1 or 0, time in ms, how far apart
+    /// they are told in ms, lifetime of the key in ms.
+    /// Gives 0 (nothing new), 1 (they are to be told) or 2 (it is too early).
+    TELL,
+    r"
+local state, at = string.match(redis.call('GET', KEYS[1]) or '', '^(%d)|(%d+)$')
+if state == ARGV[1] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+  return 0
+end
+local age = tonumber(ARGV[2]) - (tonumber(at) or 0)
+if age >= 0 and age < tonumber(ARGV[3]) then return 2 end
+redis.call('SET', KEYS[1], ARGV[1] .. '|' .. ARGV[2], 'PX', ARGV[4])
+return 1
 "
 );

@@ -10,9 +10,11 @@ use redis::Value;
 use super::batch::Batch;
 use super::client::Client;
 use super::entry::{Entry, Lives, class_of, field_of, name_of};
+use super::watches::News;
 use super::{scripts, value};
 use crate::domain::UserId;
 use crate::domain::delivery::ConnectionId;
+use crate::domain::device::{ClassPolicy, DevicePolicies};
 use crate::gateways::{GatewayLife, Gateways};
 use crate::ports::{Clock, Login, SessionChange, Sessions, StoreError};
 
@@ -25,18 +27,6 @@ const RECENT_MAX: usize = 65_536;
 /// Most commands in one pipeline.
 pub(super) const PIPELINE_MAX: usize = 4096;
 
-/// What becomes of a login while the user is in with another device of the same class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClassPolicy {
-    /// Both stay.
-    #[default]
-    Allow,
-    /// The old one is closed.
-    KickOld,
-    /// The new one is refused.
-    RefuseNew,
-}
-
 /// How connections are kept.
 #[derive(Clone, Debug)]
 pub struct RouteSettings {
@@ -46,8 +36,8 @@ pub struct RouteSettings {
     pub refresh: Duration,
     /// How long it is kept when a user was there last.
     pub last_seen: Duration,
-    /// Classes of devices of which a user may not have several; all others are allowed.
-    pub classes: HashMap<String, ClassPolicy>,
+    /// How many devices of a class a user may have.
+    pub classes: DevicePolicies,
 }
 
 impl Default for RouteSettings {
@@ -56,13 +46,10 @@ impl Default for RouteSettings {
             lifetime: Duration::from_secs(15 * 60),
             refresh: Duration::from_secs(5 * 60),
             last_seen: Duration::from_secs(30 * 24 * 3600),
-            classes: HashMap::new(),
+            classes: DevicePolicies::default(),
         }
     }
 }
-
-/// Takes connections that lost their place besides the one a login tells of.
-type OnEvicted = Box<dyn Fn(Vec<ConnectionId>) + Send + Sync>;
 
 /// All connections of all gateways, in Redis.
 pub struct SessionTable {
@@ -71,7 +58,7 @@ pub struct SessionTable {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: RouteSettings,
     recent: Mutex<Recent>,
-    on_evicted: Option<OnEvicted>,
+    pub(super) news: Mutex<News>,
 }
 
 /// The last logins.
@@ -121,19 +108,8 @@ impl SessionTable {
         clock: Arc<dyn Clock>,
         settings: RouteSettings,
     ) -> Self {
-        let recent = Mutex::default();
-        Self { client, gateways, clock, settings, recent, on_evicted: None }
-    }
-
-    /// Calls `on_evicted` with connections that are to be closed besides the one a login replaces: only the policies
-    /// of device classes can make several.
-    #[must_use]
-    pub fn with_evictions(
-        mut self,
-        on_evicted: impl Fn(Vec<ConnectionId>) + Send + Sync + 'static,
-    ) -> Self {
-        self.on_evicted = Some(Box::new(on_evicted));
-        self
+        let (recent, news) = (Mutex::default(), Mutex::default());
+        Self { client, gateways, clock, settings, recent, news }
     }
 
     /// The time, in milliseconds since 1970, and who lives now.
@@ -145,6 +121,21 @@ impl SessionTable {
     /// Entries seen last before this time, in seconds since 1970, are gone.
     pub(super) fn oldest_s(&self, now_ms: u64) -> u64 {
         (now_ms / 1000).saturating_sub(self.settings.lifetime.as_secs())
+    }
+
+    /// Whoever wants to know of these users may have to be told.
+    fn note_changes(&self, steps: &[Step], now_ms: u64) {
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        for step in steps {
+            match step {
+                Step::Login { user, .. } => news.turned(*user, now_ms),
+                Step::Closed { user, name, .. } => {
+                    news.turned(*user, now_ms);
+                    news.ended(name);
+                }
+                Step::OutOfRange => {}
+            }
+        }
     }
 
     fn steps(&self, changes: Vec<SessionChange>, now_ms: u64) -> Vec<Step> {
@@ -183,7 +174,7 @@ impl SessionTable {
 
     fn add_login(&self, batch: &mut Batch, step: &Step, most: usize, now_ms: u64, dead: &[&Value]) {
         let Step::Login { user, field, value, class, .. } = step else { return };
-        let policy = match self.settings.classes.get(class).copied().unwrap_or_default() {
+        let policy = match self.settings.classes.of(class) {
             ClassPolicy::Allow => b"0",
             ClassPolicy::KickOld => b"1",
             ClassPolicy::RefuseNew => b"2",
@@ -220,11 +211,7 @@ impl SessionTable {
         for part in steps.chunks(PIPELINE_MAX) {
             self.apply_part(most, part, (now_ms, &lives), &mut work)?;
         }
-        if let Some(on_evicted) = &self.on_evicted
-            && !work.evicted.is_empty()
-        {
-            on_evicted(work.evicted);
-        }
+        self.note_changes(&steps, now_ms);
         Ok(work.outcomes)
     }
 
@@ -304,7 +291,7 @@ impl SessionTable {
             let Some(outcome) = work.places.iter().rposition(|&place| place == Some(*at)) else {
                 continue;
             };
-            if work.outcomes[outcome] != Login::TooMany {
+            if !matches!(work.outcomes[outcome], Login::TooMany | Login::ClassTaken) {
                 let names: Vec<&[u8]> =
                     dead.chunks_exact(2).map(|pair| value::bytes(pair[1])).collect();
                 batch.script(scripts::CLOSED.sha(), names.len()).key("user_session:", *user);
@@ -338,7 +325,6 @@ struct Work {
     outcomes: Vec<Login>,
     /// For each outcome the step of its part.
     places: Vec<Option<usize>>,
-    evicted: Vec<ConnectionId>,
 }
 
 impl Work {
@@ -355,17 +341,23 @@ impl Work {
         };
         let pairs = value::list(others).chunks_exact(2);
         let dead = pairs.filter(|pair| is_dead(&pair[1])).flatten().collect();
-        if value::int(status) != 0 {
-            return (Login::TooMany, dead);
-        }
+        let kicks = match value::int(status) {
+            0 => false,
+            3 => true,
+            2 => return (Login::ClassTaken, dead),
+            _ => return (Login::TooMany, dead),
+        };
         let old = value::list(gone).iter().filter_map(|value| {
             let entry = Entry::parse(value::bytes(value))?;
             lives.connection(&entry).filter(|&old| old != connection)
         });
-        let mut old = old.collect::<VecDeque<_>>();
-        let replaced = old.pop_front();
-        self.evicted.extend(old);
-        (replaced.map_or(Login::Added, Login::Replaced), dead)
+        let old: Vec<ConnectionId> = old.collect();
+        let outcome = match old[..] {
+            [] => Login::Added,
+            [old] if !kicks => Login::Replaced(old),
+            _ => Login::Kicked(old),
+        };
+        (outcome, dead)
     }
 }
 

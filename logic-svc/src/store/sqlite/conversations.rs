@@ -202,6 +202,22 @@ impl ConversationStore for Store {
         self.make_missing(wanted, made_id)
     }
 
+    fn acquainted(&self, user: UserId, others: &[UserId], most: u32) -> Result<Vec<UserId>> {
+        let sql = "SELECT 1 FROM (SELECT conversation FROM members WHERE user = ?1 \
+                   ORDER BY conversation DESC LIMIT ?3) own \
+                   CROSS JOIN members m ON m.conversation = own.conversation AND m.user = ?2 LIMIT 1";
+        self.read(others.len(), |reader| {
+            let mut select = reader.prepare_cached(sql)?;
+            let mut found = Vec::new();
+            for &other in others {
+                if select.exists(params![int(user), int(other), most])? {
+                    found.push(other);
+                }
+            }
+            Ok(found)
+        })
+    }
+
     fn activities(&self, user: UserId) -> Result<Vec<Activity>> {
         self.list_activities(user)
     }

@@ -36,6 +36,10 @@ impl UserStore for Store {
         by_name(&self.readers.get(), name).map_err(store_error)
     }
 
+    fn ids_of(&self, names: &[&str]) -> Result<Vec<Option<UserId>>> {
+        self.read(names.len(), |reader| names.iter().map(|name| id_of(reader, name)).collect())
+    }
+
     fn user(&self, id: UserId) -> Result<Option<User>> {
         let sql =
             "SELECT id, username, nickname, password_hash, token_epoch FROM users WHERE id = ?";
@@ -65,7 +69,7 @@ impl UserStore for Store {
 impl Store {
     /// Makes `lookups` look-ups on a connection for reading: several of them in one transaction, or each would
     /// lock and unlock the file for itself.
-    fn read<T>(
+    pub(super) fn read<T>(
         &self,
         lookups: usize,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,

@@ -45,6 +45,9 @@ impl UserStore for Plain {
     fn ensure_users(&self, _: &[&str], _: u64) -> Result<Vec<UserId>> {
         other()
     }
+    fn ids_of(&self, _: &[&str]) -> Result<Vec<Option<UserId>>> {
+        other()
+    }
     fn user_by_name(&self, _: &str) -> Result<Option<User>> {
         other()
     }
@@ -91,6 +94,9 @@ impl ConversationStore for Plain {
         other()
     }
     fn member_ids(&self, _: ConversationNo, _: usize) -> Result<Vec<UserId>> {
+        other()
+    }
+    fn acquainted(&self, _: UserId, _: &[UserId], _: u32) -> Result<Vec<UserId>> {
         other()
     }
     fn activities(&self, _: UserId) -> Result<Vec<Activity>> {

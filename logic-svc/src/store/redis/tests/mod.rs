@@ -7,6 +7,7 @@ mod reports;
 mod server;
 mod sessions;
 mod warm;
+mod watches;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,6 +4,7 @@ use proto::v1::{Connection, Session};
 
 use super::*;
 use crate::ports::{RouteCache, RouteRequest};
+use crate::ports::{UserState, Watches};
 
 fn session(user: u64, device: &str, slot: u32) -> Session {
     Session {
@@ -103,12 +104,30 @@ fn presence_tells_devices_and_when_somebody_was_seen_last() {
     let space = Space::shared();
     let table = space.table();
     change(&table, 8, vec![login(1, "a", space.on(1, 1)), login(1, "b", space.on(2, 1))]).unwrap();
-    let there = table.presence_of(&[1, 2]).unwrap();
-    assert_eq!(there[0].devices, ["web", "web"]);
+    let unsure = table.states(&[1, 2]);
+    assert!(
+        matches!(unsure, Err(StoreError::Unavailable(_))),
+        "2 may be at a gateway that did not report"
+    );
+    assert_eq!(table.states(&[1]).unwrap()[0].devices.len(), 2, "who is there is there");
+    for gateway in 1..=2 {
+        table.report(space.gateway(gateway), 0).unwrap();
+    }
+    let there = table.states(&[1, 2]).unwrap();
+    let devices = |state: &UserState| -> Vec<String> {
+        let mut all: Vec<_> = state
+            .devices
+            .iter()
+            .map(|one| format!("{}/{}", one.device_id, one.device_class))
+            .collect();
+        all.sort();
+        all
+    };
+    assert_eq!(devices(&there[0]), ["a/web", "b/web"]);
     assert!(there[0].is_online() && there[0].last_seen_ms == 0 && !there[1].is_online());
     space.clock.pass_ms(5000);
     change(&table, 8, vec![closed(1, space.on(1, 1)), closed(1, space.on(2, 1))]).unwrap();
-    let gone = table.presence_of(&[1]).unwrap().remove(0);
+    let gone = table.states(&[1]).unwrap().remove(0);
     assert_eq!((gone.is_online(), gone.last_seen_ms), (false, space.clock.now_ms()));
 }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
+use crate::domain::device::DevicePolicies;
 use crate::store::presence::LocalPresence;
 
 /// No limit.
@@ -69,13 +70,8 @@ fn a_full_user_whose_gateway_died_is_let_in_and_an_end_in_the_same_batch_counts(
 #[ignore = "needs the servers of `cargo xtask servers up`"]
 fn classes_have_their_policies() {
     let space = Space::shared();
-    let mut settings = RouteSettings::default();
-    settings.classes.insert("tv".to_owned(), ClassPolicy::KickOld);
-    settings.classes.insert("kiosk".to_owned(), ClassPolicy::RefuseNew);
-    let evicted = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let noted = Arc::clone(&evicted);
-    let table =
-        space.table_with(settings).with_evictions(move |these| noted.lock().unwrap().extend(these));
+    let classes = DevicePolicies::parse(["tv=kick_old", "kiosk=refuse_new"]).unwrap();
+    let table = space.table_with(RouteSettings { classes, ..RouteSettings::default() });
     let enter = |device: &str, class: &str, connection| {
         let (device_id, device_class) = (device.to_owned(), class.to_owned());
         let login = SessionChange::Login { user: 7, connection, device_id, device_class };
@@ -83,13 +79,13 @@ fn classes_have_their_policies() {
     };
     let on = |slot| space.on(1, slot);
     assert_eq!(enter("a", "tv", on(1)), Login::Added);
-    assert_eq!(enter("b", "tv", on(2)), Login::Replaced(on(1)));
+    assert_eq!(enter("b", "tv", on(2)), Login::Kicked(vec![on(1)]));
     assert_eq!(enter("c", "kiosk", on(3)), Login::Added);
-    assert_eq!(enter("d", "kiosk", on(4)), Login::TooMany);
+    assert_eq!(enter("d", "kiosk", on(4)), Login::ClassTaken);
     assert_eq!(enter("c", "kiosk", on(5)), Login::Replaced(on(3)), "the same device");
     assert_eq!(enter("e", "web", on(6)), Login::Added);
-    assert_eq!(enter("e", "tv", on(7)), Login::Replaced(on(6)), "its device, and the class");
-    assert_eq!(*evicted.lock().unwrap(), [on(2)]);
+    let both = Login::Kicked(vec![on(6), on(2)]);
+    assert_eq!(enter("e", "tv", on(7)), both, "its device, and the class");
     assert_eq!(of(&table, 7).len(), 2);
     // A kiosk whose gateway died refuses nobody.
     space.gateways.set_live([("gw-2".to_owned(), 12)]);
@@ -195,7 +191,7 @@ fn a_race_of_the_same_device_has_one_winner() {
     for slot in 0..ROUNDS {
         let stays = of(&table, u64::from(slot) + 1);
         let (a, b) = (space.on(1, slot), space.on(2, slot));
-        let winner = match (one[slot as usize], two[slot as usize]) {
+        let winner = match (one[slot as usize].clone(), two[slot as usize].clone()) {
             (Login::Added, Login::Replaced(told)) if told == a => b,
             (Login::Replaced(told), Login::Added) if told == b => a,
             other => panic!("user {slot}: {other:?}"),
