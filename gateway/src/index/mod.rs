@@ -8,6 +8,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::v1::{InterestChange, Interests, Session};
@@ -36,6 +37,35 @@ pub struct State {
     /// Changes of interest that arrived while logins were being asked for: the answers may be older than
     /// these, so they are applied once more behind them.
     meanwhile: Option<Vec<Arc<InterestChange>>>,
+    /// Messages that passed by while logins that resume were being asked for.
+    passed: Option<Passed>,
+}
+
+/// Most conversations noted while logins are under way; beyond that every message counts as passed by.
+const PASSED_MAX: usize = 16_384;
+
+/// The newest message of each conversation that was addressed to a group or to users, not to connections, while
+/// logins were being asked for: whoever was let in meanwhile was not found yet and has not got it.
+#[derive(Debug, Default)]
+pub struct Passed(HashMap<Box<str>, u64>);
+
+impl Passed {
+    fn note(&mut self, conversation_id: &str, seq: u64) {
+        if let Some(newest) = self.0.get_mut(conversation_id) {
+            *newest = seq.max(*newest);
+        } else if self.0.len() < PASSED_MAX {
+            self.0.insert(conversation_id.into(), seq);
+        }
+    }
+
+    /// Whether a message of the conversation above `seq` may have passed by.
+    #[must_use]
+    pub fn has_newer(&self, conversation_id: &str, seq: u64) -> bool {
+        match self.0.get(conversation_id) {
+            Some(newest) => *newest > seq,
+            None => self.0.len() >= PASSED_MAX,
+        }
+    }
 }
 
 impl Index {
@@ -54,18 +84,20 @@ impl Index {
         self.len() == 0
     }
 
-    /// Logins are about to be asked for.
-    pub fn begin_changes(&self) {
-        self.open().meanwhile = Some(Vec::new());
+    /// Logins are about to be asked for; `resumes`: some of them want to know what they missed.
+    pub fn begin_changes(&self, resumes: bool) {
+        let mut state = self.open();
+        state.meanwhile = Some(Vec::new());
+        state.passed = resumes.then(Passed::default);
     }
 
     /// The logins asked for were answered (or given up): takes in who came and went, in their order, and
-    /// what large conversations they are in.
+    /// what large conversations they are in. Gives what passed them by.
     pub fn finish_changes(
         &self,
         changes: impl IntoIterator<Item = Change>,
         interests: &[Interests],
-    ) {
+    ) -> Passed {
         let mut state = self.open();
         for change in changes {
             match change {
@@ -81,6 +113,7 @@ impl Index {
         for change in state.meanwhile.take().unwrap_or_default() {
             state.table.apply(&change);
         }
+        state.passed.take().unwrap_or_default()
     }
 
     /// At most `most` sessions from `cursor` on, and the cursor for the next call; `None`: that was all.
@@ -101,6 +134,13 @@ impl State {
         self.table.apply(&change);
         if let Some(meanwhile) = &mut self.meanwhile {
             meanwhile.push(Arc::new(change));
+        }
+    }
+
+    /// A message for a group or for users is about to be expanded.
+    pub fn note(&mut self, conversation_id: &str, seq: u64) {
+        if let Some(passed) = &mut self.passed {
+            passed.note(conversation_id, seq);
         }
     }
 

@@ -74,7 +74,7 @@ fn interest_for_somebody_else_or_for_an_earlier_connection_is_not_taken() {
 fn changes_that_overtake_a_login_are_not_lost() {
     let index = Index::default();
     let connection = on(0, 0, 0);
-    index.begin_changes();
+    index.begin_changes(false);
     index.open().apply(joined("big", &[7, 8]));
     index.open().apply(left("vast", &[7]));
     assert!(of_conversation(&index, "big").is_empty());

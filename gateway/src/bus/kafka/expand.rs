@@ -80,6 +80,12 @@ impl Expansion {
         for push in shards {
             self.add_addressed(push, &messages);
         }
+        let expanded = groups.iter().flat_map(|group| &group.messages);
+        for sent in expanded.chain(users.iter().filter_map(|user| user.message.as_ref())) {
+            if let Some(message) = messages.get(sent.message as usize) {
+                index.note(&message.conversation_id, message.seq);
+            }
+        }
         for group in &groups {
             self.add_group(group, &messages, index);
         }

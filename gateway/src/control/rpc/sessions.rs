@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::degraded::{Waiting, connection, unanswered, unavailable};
 use super::{Backlog, Doors, Logic, NoAnswer, batch_len};
 use crate::ids::ConnId;
-use crate::index::{Change, Entrant};
+use crate::index::{Change, Entrant, Passed};
 
 /// Most logins and ends in a batch: bounds how long the first waits for the last.
 const BATCH: usize = 1024;
@@ -149,7 +149,7 @@ impl<L: Logic> Lane<L> {
         let mut calls: Vec<Call> = untold.into_iter().map(closed).collect();
         calls.extend(self.waiting.drain(..count));
         let asked: Vec<Asked> = calls.iter().filter_map(Asked::of).collect();
-        self.doors.index.begin_changes();
+        self.doors.index.begin_changes(calls.iter().any(resumes));
         let gateway = Some(self.doors.identity.current());
         let outcome = self.doors.logic.change(SessionChanges { gateway, calls }).await;
         let replies = match outcome {
@@ -169,7 +169,8 @@ impl<L: Logic> Lane<L> {
         count_logins("welcome", users.len());
         count_logins("refused", waiting.len().saturating_sub(users.len()));
         let changes = asked.into_iter().filter_map(|asked| asked.became(&users));
-        self.doors.index.finish_changes(changes, &interests);
+        let passed = self.doors.index.finish_changes(changes, &interests);
+        replies.iter_mut().for_each(|reply| own_up(reply, &passed));
         let refusal = unavailable("it left a login out");
         let missing = unanswered(&waiting, &replies);
         replies.extend(missing.into_iter().map(|waiting| waiting.refused(&refusal)));
@@ -267,6 +268,22 @@ impl Asked {
     }
 }
 
+fn resumes(call: &Call) -> bool {
+    matches!(&call.request, Some(Request::Login(hello)) if !hello.resume.is_empty())
+}
+
+/// What the logic service looked up for whoever resumes is not all there is, if a newer message passed by before
+/// the connection could be found: then the client is to ask.
+fn own_up(reply: &mut CallReply, passed: &Passed) {
+    if let Some(Reply::Resumed(resumed)) = &mut reply.reply
+        && resumed.recovered
+        && passed.has_newer(&resumed.conversation_id, resumed.max_seq)
+    {
+        resumed.recovered = false;
+        resumed.items.clear();
+    }
+}
+
 fn count_logins(outcome: &'static str, count: usize) {
     if count > 0 {
         metrics::counter!("corelane_gateway_logins_total", "outcome" => outcome)
@@ -287,4 +304,49 @@ fn welcomed(reply: &CallReply) -> Option<(ConnId, u64)> {
 fn closed((connection, user_id): (ConnId, u64)) -> Call {
     let ConnId { shard, slot, generation } = connection;
     Call { shard, slot, generation, user_id, request: Some(Request::Closed(Closed {})) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Index;
+    use proto::v1::{Message, Resumed};
+
+    /// The logic service looked; then a message came for the group; then its answer came.
+    #[test]
+    fn what_passed_by_a_login_that_resumes_is_not_called_whole() {
+        let index = Index::default();
+        index.open().note("c", 9);
+        index.begin_changes(true);
+        index.open().note("c", 6);
+        index.open().note("c", 5);
+        index.open().note("d", 3);
+        let passed = index.finish_changes([], &[]);
+        let after = |conversation_id: &str, max_seq| {
+            let items = vec![Message::default()];
+            let conversation_id = conversation_id.to_owned();
+            let resumed = Resumed { conversation_id, recovered: true, max_seq, items };
+            let mut reply =
+                CallReply { reply: Some(Reply::Resumed(resumed)), ..CallReply::default() };
+            own_up(&mut reply, &passed);
+            let Some(Reply::Resumed(resumed)) = reply.reply else { panic!("another reply") };
+            (resumed.recovered, resumed.items.len())
+        };
+        assert_eq!(after("c", 5), (false, 0));
+        assert_eq!(after("c", 6), (true, 1));
+        assert_eq!(after("d", 2), (false, 0));
+        assert_eq!(after("e", 0), (true, 1));
+        // Nobody resumes: nothing is kept.
+        index.begin_changes(false);
+        index.open().note("c", 7);
+        assert!(!index.finish_changes([], &[]).has_newer("c", 6));
+    }
+
+    #[test]
+    fn more_conversations_than_are_noted_count_as_passed_by() {
+        let index = Index::default();
+        index.begin_changes(true);
+        (0..20_000).for_each(|n| index.open().note(&n.to_string(), 1));
+        assert!(index.finish_changes([], &[]).has_newer("another", 100));
+    }
 }
