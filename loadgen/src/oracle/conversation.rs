@@ -35,6 +35,10 @@ pub(super) struct Conversation {
 #[derive(Debug, Default)]
 pub(super) struct Receiver {
     pub(super) have: Ranges,
+    /// Highest sequence number that this member itself was shown: pushed, pulled, or acknowledged to it.
+    /// It has its own messages from the moment when anybody saw them, but a client cannot know of them,
+    /// nor of a hole before them, until its acknowledgement is there.
+    pub(super) shown: u32,
     /// Highest sequence number pushed in this session; 0: none yet.
     pub(super) last_push: u32,
     pub(super) offline: bool,

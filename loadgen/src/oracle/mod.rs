@@ -123,6 +123,7 @@ impl Oracle {
     pub fn acked(&mut self, seat: Seat, number: u32, seq: u64) {
         let seen = Seen { sender: seat.member, number, seq };
         let Some(seq) = self.learn(seat.conversation, seen, "acknowledged") else { return };
+        self.shown(seat, seq);
         let conversation = &mut self.conversations[seat.conversation as usize];
         if !conversation.acked(number, seq) {
             self.tally.repeated_acks += 1;
@@ -146,6 +147,7 @@ impl Oracle {
         let Some(seq) = self.learn(seat.conversation, seen, "pushed") else {
             return Arrival::Other;
         };
+        self.shown(seat, seq);
         if seen.sender == seat.member {
             self.tally.own_echoes += 1;
             return Arrival::Other;
@@ -175,6 +177,7 @@ impl Oracle {
     /// A member got a message by pulling.
     pub fn pulled(&mut self, seat: Seat, seen: Seen, reason: PullReason) {
         let Some(seq) = self.learn(seat.conversation, seen, "pulled") else { return };
+        self.shown(seat, seq);
         let Some(receiver) = self.receiver(seat) else { return };
         if !receiver.have.insert(seq) {
             return;
@@ -226,7 +229,7 @@ impl Oracle {
     /// The cursor to pull from when a hole has been open for `grace_ns`; asks at most three times.
     pub fn overdue_gap(&mut self, seat: Seat, now_ns: u64, grace_ns: u64) -> Option<u64> {
         let receiver = self.receiver(seat)?;
-        if !receiver.have.has_hole() {
+        if !receiver.have.has_hole() || receiver.shown <= receiver.have.upto() {
             receiver.gap_since_ns = 0;
             return None;
         }
@@ -340,6 +343,12 @@ impl Oracle {
                 });
                 None
             }
+        }
+    }
+
+    fn shown(&mut self, seat: Seat, seq: u32) {
+        if let Some(receiver) = self.receiver(seat) {
+            receiver.shown = receiver.shown.max(seq);
         }
     }
 

@@ -317,6 +317,32 @@ fn a_hole_is_pulled_for_after_its_grace_and_counts_as_missed() {
     assert_eq!(verdict.count(Fault::Missed), 1);
 }
 
+/// Pushes and acknowledgements of one server may wait while others are quicker.
+#[test]
+fn a_hole_that_only_others_could_know_of_is_not_pulled_for() {
+    let mut world = World::new(3, 1, true);
+    let seen: Vec<Seen> = [0, 1]
+        .map(|sender| (sender, world.oracle.sent(World::seat(sender))))
+        .map(|(sender, number)| world.store(sender, number))
+        .into();
+    // Member 2 is pushed both, one of them sent by member 1, who has heard of nothing yet.
+    seen.iter().for_each(|&seen| _ = world.oracle.pushed(World::seat(2), seen));
+    world.oracle.acked(World::seat(0), seen[0].number, seen[0].seq);
+    let seat = World::seat(1);
+    for now_ns in [1000, 1050, 2000] {
+        assert_eq!(world.oracle.overdue_gap(seat, now_ns, 50), None);
+    }
+    // With its acknowledgement it knows that one is missing.
+    world.oracle.acked(seat, seen[1].number, seen[1].seq);
+    assert_eq!(world.oracle.overdue_gap(seat, 3000, 50), None);
+    assert_eq!(world.oracle.overdue_gap(seat, 3050, 50), Some(0));
+    world.oracle.pushed(seat, seen[0]);
+    world.oracle.pushed(World::seat(0), seen[1]);
+    assert_eq!(world.oracle.overdue_gap(seat, 3100, 50), None);
+    let verdict = world.finish();
+    assert!(verdict.is_clean(), "{verdict:?}");
+}
+
 #[test]
 fn pushes_left_out_with_a_marker_are_no_fault() {
     let mut world = unpushed(4, true);
