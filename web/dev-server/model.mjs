@@ -1,6 +1,7 @@
 // A chat server in memory that speaks the public protocol: the counterpart of the SDK's tests and of the
 // development server. It holds no sockets and no timers; links and time are handed in.
 
+import { Presence } from "./presence.mjs";
 import { Refusal } from "./refusal.mjs";
 import { resumed } from "./resume.mjs";
 
@@ -33,6 +34,7 @@ export class ChatModel {
     this.conversations = new Map();
     /** @type {Set<Connection>} */
     this.connections = new Set();
+    this.presence = new Presence(this);
     this.counter = 0;
     this.activity = 0;
   }
@@ -147,7 +149,7 @@ export class ChatModel {
   /** The client is gone. @param {Connection} connection */
   closed(connection) {
     connection.open = false;
-    this.connections.delete(connection);
+    if (this.connections.delete(connection)) this.presence.closed(connection);
   }
 
   /** @param {Connection} connection @param {number} code @param {string} reason */
@@ -205,6 +207,8 @@ export class ChatModel {
         return this.memberPage(user, frame);
       case 13:
         return this.read(user, frame);
+      case 15:
+        return this.presence.query(connection, user, frame.payload ?? {});
       default:
         throw new Refusal("UNKNOWN_COMMAND", `no command ${String(frame.cmd)}`);
     }
@@ -220,7 +224,9 @@ export class ChatModel {
         this.close(other, 4900, "the same device logged in elsewhere");
       }
     }
+    const before = this.presence.devices(user).length > 0;
     connection.user = user;
+    this.presence.turned(user, before);
     if (this.resumes) {
       const frames = resumed(this.conversations, user.id, payload.resume ?? []);
       // Behind the login's answer.

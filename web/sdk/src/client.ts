@@ -11,6 +11,7 @@ import { Inbound } from "./inbound.js";
 import { Link } from "./link.js";
 import { DEFAULT_TUNING, type Tuning } from "./options.js";
 import { Outbox } from "./outbox.js";
+import { Presence, type PresenceListener } from "./presence.js";
 import { Puller } from "./puller.js";
 import { Reader } from "./reader.js";
 import { Rest } from "./rest.js";
@@ -27,6 +28,7 @@ import type {
   Message,
   OutgoingMessage,
   User,
+  UserPresence,
 } from "./types.js";
 import { uuidV7 } from "./uuid.js";
 
@@ -63,6 +65,7 @@ export class CorelaneClient {
   private readonly reader: Reader;
   private readonly archive: Archive;
   private readonly inbound: Inbound;
+  private readonly others: Presence;
   private readonly deviceId: string;
   private readonly deviceClass: string;
   private known: User | undefined;
@@ -87,7 +90,9 @@ export class CorelaneClient {
     this.puller = new Puller(this.env, this.tuning, this.calls, this.rooms, this.emitter);
     this.syncer = new Syncer(this.env, this.tuning, this.calls, this.rooms, this.emitter);
     this.reader = new Reader(this.env, this.tuning, this.calls, this.emitter);
-    this.inbound = new Inbound(this.rooms, this.syncer, this.sender, this.calls, this.emitter, () => this.known?.userId);
+    this.others = new Presence(this.env, this.calls, (detail) => this.warn("PRESENCE_FAILED", detail));
+    const ownId = (): string | undefined => this.known?.userId;
+    this.inbound = new Inbound(this.rooms, this.syncer, this.sender, this.calls, this.others, this.emitter, ownId);
     this.archive = new Archive(this.env, this.rooms, (detail) => this.warn("STORAGE", detail));
     this.emitter.on("conversation", ({ conversationId }) => this.archive.touch(conversationId));
     this.emitter.on("history", ({ conversationId }) => this.archive.touch(conversationId));
@@ -293,6 +298,18 @@ export class CorelaneClient {
     };
   }
 
+  // ---- presence ------------------------------------------------------------------------------------
+
+  /** Which of these users (at most 100) are there. Those one shares no conversation with look as if they never were. */
+  presence(names: readonly string[]): Promise<UserPresence[]> {
+    return this.others.query(names);
+  }
+
+  /** Tells how things stand with these users, and again when it changes, until the answer is called. At most 100 in all. */
+  watchPresence(names: readonly string[], listener: PresenceListener): () => void {
+    return this.others.watch(names, listener);
+  }
+
   // ---- wiring --------------------------------------------------------------------------------------
 
   private makeLink(url: string, token: TokenProvider): Link {
@@ -343,6 +360,7 @@ export class CorelaneClient {
     this.syncer.up();
     this.sender.up();
     this.reader.up();
+    this.others.up();
   }
 
   private down(): void {
@@ -350,6 +368,7 @@ export class CorelaneClient {
     this.syncer.down();
     this.sender.down();
     this.reader.down();
+    this.others.down();
   }
 
   private identify(user: User): void {
@@ -380,6 +399,7 @@ export class CorelaneClient {
     this.disconnect();
     this.sender.reset();
     this.reader.reset();
+    this.others.reset();
     this.syncer.reset();
     if (!keepStored) {
       this.outbox.clear();

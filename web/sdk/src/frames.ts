@@ -1,7 +1,7 @@
 /** Reading of server frames. Nothing here throws, whatever the server sends. */
 
 import type { Failure } from "./errors.js";
-import type { Conversation, Member, MembershipEvent, Message } from "./types.js";
+import type { Conversation, Member, MembershipEvent, Message, UserPresence } from "./types.js";
 
 /** Command numbers of the JSON protocol. */
 export const Cmd = {
@@ -20,6 +20,8 @@ export const Cmd = {
   event: 12,
   read: 13,
   resumed: 14,
+  presence: 15,
+  presenceChange: 16,
 } as const;
 
 /** Stands for the `null` with which the server refuses what it could not read. */
@@ -136,6 +138,19 @@ export function readMembership(frame: Frame): MembershipEvent | null {
     userId: idText(payload["user_id"]) ?? "",
     username: textOf(payload["username"]) ?? "",
   };
+}
+
+/** How things stand with one user, or null. */
+export function readPresence(raw: unknown): UserPresence | null {
+  if (!isObject(raw)) return null;
+  const userId = idText(raw["user_id"]);
+  const username = textOf(raw["username"]);
+  if (userId === undefined || username === undefined) return null;
+  const device = (one: unknown) =>
+    isObject(one) ? { deviceId: textOf(one["device_id"]) ?? "", deviceClass: textOf(one["device_class"]) ?? "" } : null;
+  const devices = raw["devices"] === undefined ? undefined : readList(raw["devices"], device);
+  const lastSeenMs = wholeNumber(raw["last_seen_ms"]) ?? 0;
+  return { userId, username, online: raw["online"] === true, lastSeenMs, ...(devices === undefined ? {} : { devices }) };
 }
 
 /** One page of a pull. */

@@ -3,6 +3,7 @@
 import type { Calls } from "./calls.js";
 import type { Emitter } from "./emitter.js";
 import { Cmd, type Frame, readList, readMembership, readMessage, wholeNumber } from "./frames.js";
+import type { Presence } from "./presence.js";
 import type { Rooms } from "./rooms.js";
 import type { Sender } from "./sender.js";
 import type { Syncer } from "./syncer.js";
@@ -15,6 +16,7 @@ export class Inbound {
     private readonly syncer: Syncer,
     private readonly sender: Sender,
     private readonly calls: Calls,
+    private readonly presence: Presence,
     private readonly emitter: Emitter<ClientEvents>,
     private readonly ownId: () => string | undefined,
   ) {}
@@ -31,6 +33,9 @@ export class Inbound {
         return this.lagged(frame);
       case Cmd.event:
         return this.membershipChanged(frame);
+      case Cmd.presenceChange:
+        if (!this.presence.changed(frame)) this.warn("MALFORMED_FRAME", "presence without a user");
+        return;
       case Cmd.send:
         return this.sender.answered(frame);
       default:

@@ -17,6 +17,7 @@ export type {
 export { closeAction, type CloseAction, CorelaneError, type Failure } from "./errors.js";
 export { indexedDbArchive } from "./indexeddb.js";
 export { DEFAULT_TUNING, type Tuning } from "./options.js";
+export type { PresenceListener } from "./presence.js";
 export type { TokenProvider } from "./session.js";
 export type {
   ClientEvents,
@@ -31,6 +32,7 @@ export type {
   OutgoingState,
   StopReason,
   User,
+  UserPresence,
   Warning,
 } from "./types.js";
 export { uuidV7 } from "./uuid.js";

@@ -87,6 +87,17 @@ export interface User {
   readonly username: string;
 }
 
+/** Whether a user is there. */
+export interface UserPresence {
+  readonly userId: string;
+  readonly username: string;
+  readonly online: boolean;
+  /** When the user's last connection ended; 0 while there is one, or where it is not known. */
+  readonly lastSeenMs: number;
+  /** What the user is connected with; not part of news. */
+  readonly devices?: readonly { readonly deviceId: string; readonly deviceClass: string }[];
+}
+
 /** Someone came or went. */
 export interface MembershipEvent {
   readonly conversationId: string;
@@ -119,7 +130,7 @@ export type ConnectionState =
 
 /** Something odd that the client handled by itself; worth a line in a log. */
 export interface Warning {
-  /** `MALFORMED_FRAME`, `SEQ_CONFLICT`, `STORAGE`, `SYNC_FAILED`, `PULL_FAILED`, `READ_FAILED`. */
+  /** `MALFORMED_FRAME`, `SEQ_CONFLICT`, `STORAGE`, `SYNC_FAILED`, `PULL_FAILED`, `READ_FAILED`, `PRESENCE_FAILED`. */
   readonly name: string;
   readonly detail: string;
 }

@@ -154,6 +154,16 @@ impl Server {
         }
     }
 
+    /// Kills the gateway that listens on this port (gateways are the last processes, in the order of their addresses).
+    pub fn kill_gateway(&mut self, port: u16) {
+        let suffix = format!(":{port}");
+        let at = self.addrs.iter().position(|addr| addr.ends_with(&suffix)).unwrap();
+        let first = self.processes.len() - self.addrs.len();
+        let gateway = &mut self.processes[first + at];
+        gateway.kill().unwrap();
+        gateway.wait().unwrap();
+    }
+
     pub fn socket(&self, target: &str) -> Client {
         self.socket_with(target, &[]).unwrap()
     }
@@ -274,6 +284,11 @@ pub struct Client {
 }
 
 impl Client {
+    /// The port of the server it is connected to.
+    pub fn peer(&self) -> u16 {
+        self.socket.get_ref().peer_addr().unwrap().port()
+    }
+
     pub fn text(&mut self, text: &str) {
         self.socket.send(Message::text(text)).unwrap();
     }

@@ -118,6 +118,7 @@ impl Watches for SessionTable {
         self.client.run(&batch)?;
         let mut news = self.news.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         users.iter().for_each(|&user| news.turned(user, now_ms));
+        news.answered.retain(|one| one.connection != connection);
         if news.answered.len() < WAITING_MAX && !users.is_empty() {
             let users = users.iter().copied().zip(states.iter().map(UserState::is_online));
             let at_ms = now_ms + AGAIN_MS;
