@@ -57,6 +57,9 @@ pub(crate) struct Args {
     /// Leave the control runs out.
     #[arg(long)]
     no_control: bool,
+    /// Nothing but the control runs.
+    #[arg(long, conflicts_with_all = ["no_control", "short", "trials"])]
+    control_only: bool,
     /// List the rows and end.
     #[arg(long)]
     list: bool,
@@ -80,7 +83,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let seed = args.seed.unwrap_or_else(fresh_seed);
     eprintln!("seed {seed}");
     let mut say = |line: &str| eprintln!("{line}");
-    let trials = args.trials.unwrap_or(if args.short { 1 } else { 50 });
+    let usual = if args.short { 1 } else { 50 };
+    let trials = if args.control_only { 0 } else { args.trials.unwrap_or(usual) };
     let controls = if args.short || args.no_control { 0 } else { args.control_trials };
     let mut evidence = Evidence::beside(args.json.as_deref());
     let runs = run_rows(&rows, [trials, controls], seed, &interrupt, &mut evidence, &mut say)?;
@@ -127,7 +131,9 @@ fn run_rows(
         let seed = seeds.next();
         let mut workshop = Workshop { row, loadgen: &loadgen, folder: &kept, interrupt, evidence };
         let binaries = if row.needs_faults() { faulty.as_ref() } else { None };
-        runs.push(workshop.run(binaries.unwrap_or(&product), None, trials, seed, say)?);
+        if trials > 0 {
+            runs.push(workshop.run(binaries.unwrap_or(&product), None, trials, seed, say)?);
+        }
         let offs = if controls > 0 { row.controls } else { &[] };
         for off in offs {
             let binaries = faulty.as_ref().unwrap_or(&product);
