@@ -150,6 +150,7 @@ fn logic_config(settings: &Settings) -> logic_svc::config::Config {
         heartbeat_ms: settings.limits.heartbeat_ms,
         content_max_bytes: settings.limits.content_max_bytes,
         max_connections_per_user: settings.max_connections_per_user,
+        device_policy: settings.device_policy.clone(),
         access_token_s: settings.access_token_s,
         refresh_token_s: settings.refresh_token_s,
         #[cfg(feature = "fault-injection")]

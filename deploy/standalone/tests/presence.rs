@@ -187,7 +187,9 @@ fn a_class_may_have_one_device_only() {
 fn users_of_a_killed_gateway_are_told_to_be_away() {
     let data = data_dir();
     let mut server = Server::start(data.path(), &[]);
-    ["alice", "bob"].map(|name| server.user(name));
+    for name in ["alice", "bob"] {
+        server.user(name);
+    }
     // Clients connect to the gateways in turns, and REST takes its turns too.
     let (mut alice, _) = enter(&server, "alice", "laptop", "web");
     group(&mut alice, "g1", &["bob"]);
