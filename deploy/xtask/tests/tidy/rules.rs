@@ -117,7 +117,7 @@ pub(crate) const CRATES: &[Crate] = &[
         package: "logic-svc",
         imports: &["proto", "cluster"],
         test_imports: &[],
-        order: "config, limits < domain < ports, gateways < snowflake < pipeline | store | egress < auth < ops < ingest | rpc | api | tasks < service < main",
+        order: "limits < domain < config < ports, gateways < snowflake < pipeline | store | egress < auth < ops < ingest | rpc | api | tasks < service < main",
         unsafe_rooms: &[],
         pure: &[("domain", NO_SIDE_EFFECTS), ("domain", NO_CLOCK)],
         only_in: &[

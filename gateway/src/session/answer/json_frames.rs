@@ -333,6 +333,11 @@ fn resumed(out: &mut Vec<u8>, resumed: &v1::Resumed) {
     write(out, &ResumedFrame { cmd: RESUMED, conversation_id, recovered, max_seq, payload });
 }
 
+fn read(out: &mut Vec<u8>, cmd: u32, id: u32, reply: &v1::ReadReply) {
+    let v1::ReadReply { conversation_id, read_seq, .. } = reply;
+    write(out, &ReadFrame { cmd, code: 0, id, conversation_id, read_seq: *read_seq });
+}
+
 pub(super) fn call_reply(out: &mut Vec<u8>, cmd: u32, id: u32, reply: &Reply) {
     match reply {
         Reply::Page(page) => write(
@@ -387,18 +392,7 @@ pub(super) fn call_reply(out: &mut Vec<u8>, cmd: u32, id: u32, reply: &Reply) {
                 .map_or("", |conversation| &conversation.conversation_id);
             write(out, &Answer { cmd, code: 0, id, conversation_id, payload });
         }
-        Reply::Read(read) => {
-            write(
-                out,
-                &ReadFrame {
-                    cmd,
-                    code: 0,
-                    id,
-                    conversation_id: &read.conversation_id,
-                    read_seq: read.read_seq,
-                },
-            );
-        }
+        Reply::Read(body) => read(out, cmd, id, body),
         Reply::Resumed(body) => resumed(out, body),
         Reply::Presence(body) => {
             let payload = super::presence_frames::items(body);
