@@ -134,7 +134,8 @@ pub(super) const ROWS: &[Row] = &[
         id: "F4",
         fault: "logic services end at every point of their ticks",
         size: THREE,
-        load_s: 60,
+        // Whoever comes back waits until its dead predecessor is out of the group.
+        load_s: 100,
         script: &[
             Pause(300, 2000),
             Kill(Logic(0)),
