@@ -1,6 +1,10 @@
 //! Messages up, answers and pushes down.
 
+use proto::v1::{EventDelivery, PresenceChange};
+use serde_json::json;
+
 use super::*;
+use crate::mailbox::Order;
 
 #[test]
 fn a_message_goes_up_and_its_answer_and_push_come_back() {
@@ -207,6 +211,32 @@ fn a_full_uplink_is_answered_busy() {
         peer.stream.shutdown(Shutdown::Read).unwrap();
         let _ = peer.stream.shutdown(Shutdown::Both);
         let _ = sender.join();
+        server.gateway.stop().unwrap();
+    });
+}
+
+#[test]
+fn news_of_presence_comes_and_is_dropped_for_who_does_not_read() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |config| config.limits.outbound_bytes = 64 * 1024);
+        let (mut slow, call) = server.log_in(1);
+        let tell = |server: &Server, user_id| {
+            let change = PresenceChange { user_id, username: "bob".into(), ..Default::default() };
+            let peers = vec![proto::v1::Peer { slot: call.slot, generation: call.generation }];
+            let delivery = EventDelivery { event: None, peers, presence: Some(change) };
+            server.mailbox.order(Order::Event(Box::new(delivery)));
+        };
+        tell(&server, 7);
+        let told = json!({"cmd":16,"payload":{"user_id":"7","username":"bob","online":false,"last_seen_ms":0}});
+        assert_eq!(slow.next_json(), told);
+        server.push(&call, "hot", 1..8_001, 4000);
+        eventually("pushes are left out", || server.gateway.stats().lagged > 0);
+        (0..1000).for_each(|user| tell(&server, user));
+        let mut cmd = 4;
+        while cmd == 4 {
+            cmd = slow.next_json()["cmd"].as_u64().unwrap();
+        }
+        assert_eq!(cmd, 10, "no news stands before what is durable, nor after");
         server.gateway.stop().unwrap();
     });
 }

@@ -215,7 +215,7 @@ impl SessionTable {
             whole &= Wholeness::read(&answers[0], &lives);
             let state = |pair: &[Value]| UserState {
                 devices: devices(&pair[0], &lives, oldest_s),
-                last_seen_ms: value::unsigned(&pair[1]),
+                last_seen_ms: value::unsigned(&pair[1]).max(left_behind_ms(&pair[0], &lives)),
             };
             states.extend(answers[1..].chunks_exact(2).map(state));
         }
@@ -403,6 +403,13 @@ fn devices(entries: &Value, lives: &Lives, oldest_s: u64) -> Vec<proto::v1::Devi
         Some(proto::v1::Device { device_id, device_class: entry.class.to_owned() })
     };
     value::pairs(entries).filter_map(device).collect()
+}
+
+/// When a gateway that is gone last told of a connection of the user; 0: there is none.
+fn left_behind_ms(entries: &Value, lives: &Lives) -> u64 {
+    let entries = value::pairs(entries).filter_map(|(_, value)| Entry::parse(value));
+    let dead = entries.filter(|entry| lives.connection(entry).is_none());
+    dead.map(|entry| entry.seen_s * 1000).max().unwrap_or(0)
 }
 
 fn list_of(value: &Value) -> Vec<UserId> {

@@ -90,6 +90,7 @@ fn users_of_a_dead_gateway_are_away_and_others_notice() {
     space.gateways.set_live([("gw-1".to_owned(), 11)]);
     let went = told(&space, &two);
     assert_eq!(brief(&went), [(7, false, 1)], "and the dead watcher is not told");
+    assert!(went[0].last_seen_ms > 0, "as far as the gateway told");
     assert!(!two.states(&[7]).unwrap()[0].is_online());
 }
 
