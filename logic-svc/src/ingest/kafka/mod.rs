@@ -26,9 +26,17 @@ use work::{Arrived, Handle, Poisoned, work};
 /// How long a poll waits for the first record; bounds how late stopping is seen.
 const POLL: Duration = Duration::from_millis(50);
 /// The same while acknowledgements are missing: their offsets are committed soon.
-const POLL_OUTSTANDING: Duration = Duration::from_millis(2);
+const POLL_OUTSTANDING: Duration = Duration::from_millis(20);
+/// Offsets are committed this far apart at least: a commit costs the broker as much as a record. What was done since is
+/// done again after a crash, without an effect.
+const COMMIT_APART: Duration = Duration::from_millis(100);
+/// Ticks begin this far apart at least while more than [`HERD`] messages come in each: fewer transactions and records,
+/// with more in them.
+const TICK_APART: Duration = Duration::from_millis(2);
+/// A tick of this many messages is part of a herd.
+const HERD: usize = 4;
 /// Ticks whose acknowledgements are missing before no more are begun.
-const OUTSTANDING_MAX: usize = 64;
+const OUTSTANDING_MAX: usize = 256;
 /// How long missing acknowledgements are waited for when partitions are given up.
 const REVOKE_LIMIT: Duration = Duration::from_secs(4);
 /// The same when the service stops.
@@ -138,6 +146,10 @@ struct Life<'a, H> {
     ledger: Arc<Ledger>,
     moved: Arc<AtomicBool>,
     consumer: Consumer,
+    /// When offsets were committed last.
+    committed: Instant,
+    /// When the last tick began, if it was part of a herd.
+    crowded: Option<Instant>,
 }
 
 fn live<H>(options: &Options, parts: &Parts, handle: &mut H, tag: u16) -> End
@@ -155,7 +167,8 @@ where
         Err(error) => return End::Anew(error.to_string()),
     };
     parts.outbox.begin(&ledger);
-    let mut life = Life { options, parts, handle, ledger, moved, consumer };
+    let (committed, crowded) = (Instant::now(), None);
+    let mut life = Life { options, parts, handle, ledger, moved, consumer, committed, crowded };
     let end = life.run();
     if matches!(end, End::Stopped) {
         life.finish();
@@ -170,11 +183,16 @@ impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
             if let Some(why) = self.broken() {
                 return End::Anew(why);
             }
-            self.commit(CommitMode::Async);
+            let many = self.ledger.acks.outstanding() >= OUTSTANDING_MAX;
+            if many || self.committed.elapsed() >= COMMIT_APART {
+                self.commit(CommitMode::Async);
+                self.committed = Instant::now();
+            }
             if self.ledger.acks.outstanding() >= OUTSTANDING_MAX {
-                std::thread::sleep(POLL_OUTSTANDING);
+                std::thread::sleep(TICK_APART);
                 continue;
             }
+            self.gather();
             let wait = if self.ledger.acks.outstanding() > 0 { POLL_OUTSTANDING } else { POLL };
             match self.consumer.poll(&mut records, wait, self.options.poll_records) {
                 Ok(_) => {}
@@ -192,6 +210,14 @@ impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
             }
         }
         End::Stopped
+    }
+
+    /// Lets more of a herd come before the next tick.
+    fn gather(&mut self) {
+        let early = self.crowded.take().and_then(|at| TICK_APART.checked_sub(at.elapsed()));
+        if let Some(early) = early {
+            std::thread::sleep(early);
+        }
     }
 
     fn broken(&self) -> Option<String> {
@@ -212,6 +238,7 @@ impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
                 messages += one.messages().max(1);
                 tick.push(one);
             }
+            self.crowded = (messages > HERD).then(Instant::now);
             self.tick(&tick)?;
         }
         Ok(())
