@@ -216,8 +216,9 @@ pub(super) const ROWS: &[Row] = &[
         id: "F10",
         fault: "MariaDB is killed and comes back",
         size: THREE,
-        load_s: 12,
-        script: &[Pause(1000, 3000), Kill(DATABASE), Pause(0, 1000), Start(DATABASE)],
+        load_s: 15,
+        // Shorter and longer than services wait for it: only then can acknowledging first be seen.
+        script: &[Pause(1000, 3000), Kill(DATABASE), Pause(0, 6000), Start(DATABASE)],
         method: Method::Oracle,
         // Commits then wait in the server's memory for up to a second.
         controls: &[Off::Option(Kind::MariaDb, "--innodb-flush-log-at-trx-commit=0"), ACK_FIRST],
