@@ -97,6 +97,12 @@ fn check_request(request: &Request, value: &Value) {
             assert_eq!(read.conversation_id, conversation());
             assert_eq!(Some(read.read_seq), value["read_seq"].as_u64());
         }
+        Request::Presence(query) => {
+            let payload = &value["payload"];
+            let users = payload["users"].as_array().map_or(0, Vec::len);
+            assert_eq!(query.users.len(), users);
+            assert_eq!(query.subscribe, payload["subscribe"] == true);
+        }
         Request::Login(_) | Request::Closed(_) => panic!("not a client's request: {request:?}"),
     }
 }

@@ -122,7 +122,10 @@ async fn pump<R: Runtime>(
                 break;
             }
         }
-        if turning.is_gathering() && !gathering {
+        let begins = turning.is_gathering() && !gathering;
+        // A runtime may begin with a task while it is being handed over.
+        drop(turning);
+        if begins {
             R::spawn(accept_gathered::<R>(Rc::clone(shard)));
         }
     }
