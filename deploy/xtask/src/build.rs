@@ -106,12 +106,13 @@ pub(crate) fn build_together(
     repo: &Repo,
     binaries: &[Binary],
     features: &[&str],
+    profile: &str,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Vec<PathBuf>> {
     let mut command = Command::new(cargo());
     command
         .current_dir(repo.root())
-        .args(["build", "--locked", "--release", "--features", &features.join(",")])
+        .args(["build", "--locked", "--profile", profile, "--features", &features.join(",")])
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit());

@@ -41,6 +41,23 @@ impl Binaries {
             }
             _ => {}
         }
+        Self::build_as("release", repo, faults, interrupt)
+    }
+
+    /// Builds both without optimisation, from what the tests are built from.
+    ///
+    /// # Errors
+    /// When the build fails or is interrupted.
+    pub(crate) fn build_for_tests(repo: &Repo, interrupt: &Interrupt) -> anyhow::Result<Self> {
+        Self::build_as("dev", repo, false, interrupt)
+    }
+
+    fn build_as(
+        profile: &str,
+        repo: &Repo,
+        faults: bool,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Self> {
         let mut features = Vec::new();
         for package in [GATEWAY.package, LOGIC.package] {
             features.push(format!("{package}/cluster"));
@@ -49,7 +66,7 @@ impl Binaries {
             }
         }
         let features: Vec<&str> = features.iter().map(String::as_str).collect();
-        let built = build::build_together(repo, &[GATEWAY, LOGIC], &features, interrupt)?;
+        let built = build::build_together(repo, &[GATEWAY, LOGIC], &features, profile, interrupt)?;
         let [gateway, logic] = <[PathBuf; 2]>::try_from(built)
             .map_err(|built| anyhow::anyhow!("cargo built {} binaries, not two", built.len()))?;
         Ok(Self { gateway, logic })
