@@ -42,19 +42,30 @@ fn start(mode: Mode) -> Gateway {
 }
 
 fn connect(gateway: &Gateway, target: &str) -> TcpStream {
+    let mut stream = knock(gateway, target);
+    enter(&mut stream);
+    stream
+}
+
+/// Asks for an upgrade.
+fn knock(gateway: &Gateway, target: &str) -> TcpStream {
     let mut stream = TcpStream::connect(gateway.addr()).expect("a connection");
     stream.set_nodelay(true).expect("a socket option");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
     let mut request = Vec::new();
     write_client_request(&mut request, "127.0.0.1", target, &[], NONCE);
     stream.write_all(&request).expect("a request");
+    stream
+}
+
+/// Reads the answer.
+fn enter(stream: &mut TcpStream) {
     let mut answer = Vec::new();
     while !matches!(read_response(&answer, NONCE), Ok(Some(_))) {
         let mut byte = [0];
         stream.read_exact(&mut byte).expect("a response");
         answer.push(byte[0]);
     }
-    stream
 }
 
 fn text(text: &str) -> Vec<u8> {
@@ -98,7 +109,7 @@ impl Service {
 
     /// A connection that is logged in, and how it is named as a receiver.
     fn log_in(&mut self, user_id: u64) -> (TcpStream, Target) {
-        let mut stream = connect(&self.gateway, &format!("/ws?user_id=u{user_id}"));
+        let mut stream = knock(&self.gateway, &format!("/ws?user_id=u{user_id}"));
         let mut calls = Vec::new();
         self.calls.take(&mut calls, PATIENCE);
         let call = calls.pop().expect("a login");
@@ -109,7 +120,8 @@ impl Service {
             reply: Some(Reply::Welcome(welcome)),
             ..CallReply::default()
         })));
-        // The answer tells that the welcome was taken in.
+        // The upgrade is answered with the login's outcome.
+        enter(&mut stream);
         stream.write_all(&text(r#"{"cmd":0}"#)).expect("room");
         read_frame(&mut stream, &mut Vec::new());
         (stream, Target { message: 0, slot: call.slot, generation: call.generation })
