@@ -5,6 +5,7 @@
 
 pub mod etcd;
 pub mod kafka;
+pub mod log;
 pub mod metrics;
 pub mod rpc;
 pub mod settings;

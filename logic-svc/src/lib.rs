@@ -26,8 +26,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use auth::accounts::Accounts;
 use auth::keys::Keys;
-use auth::password::Passwords;
-use auth::token::Tokens;
 use config::Config;
 use egress::router::Egress;
 use ops::Operations;
@@ -131,7 +129,8 @@ impl Service {
         let ids: Arc<dyn IdSource> =
             Arc::new(Snowflake::new(SystemClock, config.worker_id, used_until_ms));
         let presence = Arc::new(LocalPresence::new(&config.device_policy, Arc::clone(&clock)));
-        let accounts = accounts(&config, &store, &clock)?;
+        let keys = Keys::load(&config.data_dir)?;
+        let accounts = Accounts::open(&config, keys, store.clone(), &clock)?;
         let backend: Arc<dyn Backend> = store.clone();
         let maintenance = Maintenance::start(Arc::clone(&store), merge_limits(&config))?;
         let pipeline = Pipeline::new(
@@ -226,27 +225,4 @@ fn merge_limits(config: &Config) -> MergeLimits {
         hard_rows: config.merge_backlog_hard_rows as u64,
         wal_bytes: config.wal_checkpoint_bytes,
     }
-}
-
-fn accounts(
-    config: &Config,
-    store: &Arc<Store>,
-    clock: &Arc<dyn Clock>,
-) -> Result<Accounts, OpenError> {
-    let keys = Keys::load(&config.data_dir)?;
-    let tokens = Tokens::new(
-        keys,
-        Arc::clone(clock),
-        &config.issuer,
-        &config.audience,
-        config.access_token_s,
-    )?;
-    let passwords = Passwords::new(config.hash_memory_kib)?;
-    Ok(Accounts::new(
-        Arc::clone(store) as Arc<dyn Backend>,
-        tokens,
-        passwords,
-        Arc::clone(clock),
-        config.refresh_token_s,
-    ))
 }

@@ -13,12 +13,12 @@ use gateway::Gateway;
 use gateway::bus::direct::{Calls, Messages};
 use gateway::config::GatewayConfig;
 use gateway::control::http_handoff::{HttpTimes, serve};
+use gateway::control::signals::Signals;
 use gateway::control::site;
 use gateway::mailbox::Mailboxes;
 use gateway::rt::IoDriver;
 use gateway::session::rules::{Access, Mode};
 use logic_svc::Service;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use doors::{CallDoor, MessageDoor, WayBack};
 use settings::{Invalid, Settings};
@@ -173,32 +173,4 @@ fn report_driver(gateway: &Gateway, settings: &Settings) {
 #[allow(clippy::print_stdout, reason = "the ready line is what scripts wait for")]
 fn announce(gateway: &Gateway) {
     println!("corelane ready on http://{}", gateway.addr());
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    /// Whoever asks twice does not want to wait.
-    async fn second(mut self) {
-        self.next().await;
-        tracing::warn!("stopped at once by a second signal; what was acknowledged is stored");
-        std::process::exit(130);
-    }
 }

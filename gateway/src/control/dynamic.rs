@@ -20,8 +20,7 @@ pub struct Wanted {
     pub log: String,
 }
 
-/// Sets what is logged; says why not, if it cannot be.
-pub type SetFilter = Box<dyn Fn(&str) -> Result<(), String> + Send>;
+pub use cluster::log::SetFilter;
 
 /// Who is told of changes.
 pub struct Told {

@@ -18,4 +18,5 @@ pub mod registration;
 pub mod reports;
 #[cfg(feature = "cluster")]
 pub mod rpc;
+pub mod signals;
 pub mod site;

@@ -9,10 +9,13 @@ use proto::ids::check_username;
 use proto::v1::Failure;
 use sha2::{Digest, Sha256};
 
+use super::SetUpError;
 use super::grant::Identity;
+use super::keys::Keys;
 use super::password::{self, Passwords};
 use super::resume::ResumeTokens;
 use super::token::{TokenError, Tokens};
+use crate::config::Config;
 use crate::domain::UserId;
 use crate::ports::{Backend, Clock, NewUser, RefreshToken, Refreshed, User};
 use crate::store::failure;
@@ -57,9 +60,30 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
+    /// Accounts in this store, with tokens signed by `keys`, as the service's settings want them.
+    ///
+    /// # Errors
+    /// Signatures or password hashes cannot be set up.
+    pub(crate) fn open(
+        config: &Config,
+        keys: Keys,
+        store: Arc<dyn Backend>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, SetUpError> {
+        let tokens = Tokens::new(
+            keys,
+            Arc::clone(clock),
+            &config.issuer,
+            &config.audience,
+            config.access_token_s,
+        )?;
+        let passwords = Passwords::new(config.hash_memory_kib)?;
+        Ok(Self::new(store, tokens, passwords, Arc::clone(clock), config.refresh_token_s))
+    }
+
     /// Accounts in this store. Refresh tokens are good for `refresh_lifetime_s` seconds.
     #[must_use]
-    pub(crate) fn new(
+    fn new(
         store: Arc<dyn Backend>,
         tokens: Tokens,
         passwords: Passwords,

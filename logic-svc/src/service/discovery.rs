@@ -11,10 +11,10 @@ use hashbrown::HashSet;
 use proto::v1::{ForgetGateway, GatewayRef, Task, task};
 use tokio::sync::watch;
 
-use super::log::SetFilter;
 use super::parts::Parts;
 use crate::gateways::LINGERS;
 use crate::ports::TaskOut;
+use cluster::log::SetFilter;
 
 /// How often etcd is asked whether it answers.
 const ASK_EVERY: Duration = Duration::from_secs(2);

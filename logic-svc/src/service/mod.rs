@@ -2,7 +2,6 @@
 
 mod discovery;
 mod ids;
-mod log;
 mod parts;
 mod presence;
 mod reports;
@@ -51,7 +50,7 @@ type Result<T, E = ServiceError> = std::result::Result<T, E>;
 /// # Errors
 /// A server is not there within the time given for the start, an address is taken, a setting cannot be.
 pub fn run(settings: &Settings, ready: impl FnOnce()) -> Result<()> {
-    let set_filter = log::begin(&settings.log);
+    let set_filter = cluster::log::begin(&settings.log);
     for setting in settings.values.changed() {
         tracing::info!("{setting}");
     }
@@ -119,7 +118,11 @@ struct Servers {
 }
 
 impl Service {
-    fn start(settings: &Settings, runtime: &Runtime, set_filter: log::SetFilter) -> Result<Self> {
+    fn start(
+        settings: &Settings,
+        runtime: &Runtime,
+        set_filter: cluster::log::SetFilter,
+    ) -> Result<Self> {
         let until = Instant::now() + settings.start_timeout;
         let topics = patiently(until, "Kafka", || topics(settings, until))?;
         let etcd = patiently(until, "etcd", || runtime.block_on(Etcd::connect(&settings.etcd)))?;

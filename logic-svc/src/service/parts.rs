@@ -13,8 +13,6 @@ use super::watched::Watched;
 use super::{Result, ServiceError, patiently};
 use crate::auth::accounts::Accounts;
 use crate::auth::keys::Keys;
-use crate::auth::password::Passwords;
-use crate::auth::token::Tokens;
 use crate::egress::cluster::{CrowdWatch, Orders, Outbox, Threshold, ToGateways, Topics};
 use crate::gateways::Gateways;
 use crate::ingest::patience::{Patience, Patient};
@@ -189,21 +187,6 @@ fn accounts(
         .map_err(|_| ServiceError("the signing key in the database is damaged".to_owned()))?;
     let keys = Keys::of_seeds(&[seed])
         .ok_or_else(|| ServiceError("the signing key in the database is damaged".to_owned()))?;
-    let set_up = |error: crate::auth::SetUpError| ServiceError(error.to_string());
-    let tokens = Tokens::new(
-        keys,
-        Arc::clone(clock),
-        &config.issuer,
-        &config.audience,
-        config.access_token_s,
-    )
-    .map_err(set_up)?;
-    let passwords = Passwords::new(config.hash_memory_kib).map_err(set_up)?;
-    Ok(Accounts::new(
-        store.clone() as Arc<dyn Backend>,
-        tokens,
-        passwords,
-        Arc::clone(clock),
-        config.refresh_token_s,
-    ))
+    Accounts::open(config, keys, store.clone(), clock)
+        .map_err(|error| ServiceError(error.to_string()))
 }

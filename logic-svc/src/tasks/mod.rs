@@ -147,8 +147,6 @@ fn work(parts: &Parts, task: &task::Task, later: &mut VecDeque<Later>) -> Result
             if parts.gateways.is_live(no) { Ok(()) } else { parts.reports.forget(no) }
         }
         task::Task::ForgetGateway(ForgetGateway { gateway: None }) => Ok(()),
-        // Inboxes end by themselves: each has a lifetime and a length.
-        task::Task::SweepInboxes(_) => Ok(()),
     }
 }
 
@@ -156,7 +154,6 @@ fn name(task: &task::Task) -> &'static str {
     match task {
         task::Task::SpreadInterest(_) => "spread_interest",
         task::Task::ForgetGateway(_) => "forget_gateway",
-        task::Task::SweepInboxes(_) => "sweep_inboxes",
     }
 }
 

@@ -90,7 +90,7 @@ pub(crate) const CRATES: &[Crate] = &[
         package: "cluster",
         imports: &["proto"],
         test_imports: &[],
-        order: "etcd | kafka | rpc | settings | metrics < main",
+        order: "etcd | kafka | rpc | settings | log | metrics < main",
         unsafe_rooms: &[],
         pure: &[],
         only_in: &[("rdkafka", &["kafka"]), ("etcd_client", &["etcd"])],

@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use codec::ws::deflate::{Config, WindowBits};
 use gateway::Gateway;
 use gateway::config::{GatewayConfig, IoChoice, cores};
+use gateway::control::signals::Signals;
 use gateway::session::rules::Mode;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::announce;
 
@@ -112,16 +112,14 @@ fn run(echo: &Echo) -> std::io::Result<()> {
     // From here on a signal is ours: one that comes right behind the ready line is not lost.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = Signals::new()?;
     let gateway = Gateway::start(&config)?;
     tracing::info!(driver = ?gateway.driver(), shards = config.shards, "serving");
     announce(&format!("gateway echo ready on {}", gateway.addr()));
     let alarm = gateway.alarm();
     runtime.block_on(async {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = signals.next() => {}
             () = alarm.rang() => {}
         }
     });

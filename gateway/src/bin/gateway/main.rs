@@ -3,8 +3,6 @@
 
 mod echo;
 #[cfg(feature = "cluster")]
-mod log;
-#[cfg(feature = "cluster")]
 mod serve;
 #[cfg(feature = "cluster")]
 mod settings;

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use gateway::control::dynamic::SetFilter;
+use gateway::control::signals::Signals;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::announce;
-use crate::log;
 use crate::settings::{self, Asked, Settings};
 use crate::start::{self, Running, Up};
 
@@ -31,7 +30,7 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let set_filter = log::begin(&settings.log);
+    let set_filter = cluster::log::begin(&settings.log);
     match run(&settings, set_filter) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -121,32 +120,4 @@ fn stop(runtime: &Runtime, running: Running) -> anyhow::Result<()> {
         "stopped"
     );
     outcome
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    /// Whoever asks twice does not want to wait.
-    async fn second(mut self) {
-        self.next().await;
-        tracing::warn!("stopped at once by a second signal; what was acknowledged is stored");
-        std::process::exit(130);
-    }
 }

@@ -1,14 +1,15 @@
-//! The log, whose filter may change while the service runs.
+//! What a process says to stderr, with a filter that may change while it runs.
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
 /// Sets another filter; says why not, if it cannot be.
-pub(super) type SetFilter = Box<dyn Fn(&str) -> Result<(), String> + Send>;
+pub type SetFilter = Box<dyn Fn(&str) -> Result<(), String> + Send>;
 
 /// Begins to log to stderr.
-pub(super) fn begin(filter: &str) -> SetFilter {
+#[must_use]
+pub fn begin(filter: &str) -> SetFilter {
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
