@@ -231,10 +231,11 @@ fn raise(
     raised: &[(ConversationNo, UserId)],
     to: &HashMap<(ConversationNo, UserId), (u64, u64)>,
 ) -> Work<()> {
+    // From the list to the rows: the other way a small table is read whole, and rows nobody asked for are waited for.
     let statement = (
-        "UPDATE conversation_members m JOIN (",
-        ") k ON m.conversation = k.no AND m.user_id = k.user_id SET m.read_seq = k.seq \
-         WHERE m.left_at_ms IS NULL AND m.read_seq < k.seq",
+        "UPDATE (",
+        ") k STRAIGHT_JOIN conversation_members m ON m.conversation = k.no AND m.user_id = k.user_id \
+         SET m.read_seq = k.seq WHERE m.left_at_ms IS NULL AND m.read_seq < k.seq",
     );
     let part = (
         "SELECT CAST(? AS UNSIGNED) AS no, CAST(? AS UNSIGNED) AS user_id, CAST(? AS UNSIGNED) AS seq",

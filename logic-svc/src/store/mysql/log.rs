@@ -8,7 +8,7 @@ use mysql::{Opts, Params, Statement, Value};
 
 use super::error::{Fault, Taken};
 use super::heads::Heads;
-use super::pool::{Link, roll_back};
+use super::pool::{DEADLOCK_RETRIES, Link, after_deadlock, roll_back};
 use super::sql::{ALTERNATIVES_MAX, Work, repeat, rows_in, rows_of_each};
 use super::{Result, Store};
 use crate::domain::ConversationNo;
@@ -22,8 +22,6 @@ const HEADS_MAX: usize = 1 << 20;
 const SIZES: [usize; 5] = [512, 256, 128, 64, 32];
 /// Most bytes of content in one statement; servers take 4 MiB packets at the least by default.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
-/// How often a tick that lost a deadlock is repeated.
-const DEADLOCK_RETRIES: u32 = 5;
 
 /// The log of this process. Other processes may have theirs: the primary key tells who was first.
 pub(crate) struct Log {
@@ -120,11 +118,12 @@ impl MessageLog for Log {
         self.check(&append)?;
         let rows = lay_out(&append);
         let mut done = self.writer.insert(&rows);
-        for _ in 0..DEADLOCK_RETRIES {
-            match &done {
-                Err(fault) if fault.is_deadlock() => done = self.writer.insert(&rows),
-                _ => break,
+        for lost in 0..DEADLOCK_RETRIES {
+            if !done.as_ref().is_err_and(Fault::is_deadlock) {
+                break;
             }
+            after_deadlock(lost);
+            done = self.writer.insert(&rows);
         }
         self.store.note(&done);
         let Err(fault) = done else {

@@ -76,7 +76,6 @@ fn make(connection: &mut Conn, work: &[&Ensure], made_id: u64) -> Work<()> {
             Ensure::DevGroup { id, user } => groups.push((id, *user)),
         }
     }
-    // One order for everybody, so that two who make the same ones do not wait for each other in a circle.
     directs.sort_unstable();
     directs.dedup();
     groups.sort_unstable();
@@ -99,11 +98,14 @@ fn make_directs(connection: &mut Conn, directs: &[(UserId, UserId)], made_id: u6
             .map(|(user,)| user)
             .collect();
     let both = |(low, high): &&(UserId, UserId)| users.contains(low) && users.contains(high);
-    let directs: Vec<(String, UserId, UserId)> = directs
+    let mut directs: Vec<(String, UserId, UserId)> = directs
         .iter()
         .filter(both)
         .map(|&(low, high)| (proto::ids::direct_conversation_id(low, high), low, high))
         .collect();
+    // One order for everybody, that of the index, so that two who make the same ones do not wait for each other in a
+    // circle. The groups are in theirs already.
+    directs.sort_unstable();
     let new: Vec<NewConversation<'_>> = directs
         .iter()
         .map(|(id, low, high)| NewConversation {
@@ -129,6 +131,7 @@ fn make_directs(connection: &mut Conn, directs: &[(UserId, UserId)], made_id: u6
             version: 0,
         }));
     }
+    members.sort_unstable_by_key(|member| (member.conversation, member.user));
     // Whoever made the conversation first entered the same two.
     insert_members(connection, &members, made_id, "conversation = VALUES(conversation)")
 }
@@ -191,7 +194,7 @@ pub(super) fn take_in(
     let select = (
         "SELECT c.id, c.member_count, c.version, COALESCE((SELECT m.seq FROM messages m \
          WHERE m.conversation = c.id ORDER BY m.seq DESC LIMIT 1), 0) \
-         FROM conversations c WHERE c.id IN (",
+         FROM conversations c FORCE INDEX (PRIMARY) WHERE c.id IN (",
         ") ORDER BY c.id FOR UPDATE",
     );
     let locked: Vec<(ConversationNo, u64, u64, u64)> =
@@ -226,6 +229,7 @@ pub(super) fn take_in(
             updates.push((no, added, owner.map(|member| member.user)));
         }
     }
+    members.sort_unstable_by_key(|member| (member.conversation, member.user));
     let again = "role = VALUES(role), joined_seq = VALUES(joined_seq), joined_at_ms = VALUES(joined_at_ms), \
                  read_seq = VALUES(read_seq), muted_until_ms = NULL, version = VALUES(version), left_at_ms = NULL";
     insert_members(connection, &members, made_id, again)?;
@@ -234,9 +238,11 @@ pub(super) fn take_in(
 }
 
 fn count_up(connection: &mut Conn, updates: &[(ConversationNo, u64, Option<UserId>)]) -> Work<()> {
+    // From the list to the rows: the other way a small table is read whole, and rows of others are waited for, who
+    // wait for ours.
     let statement = (
-        "UPDATE conversations c JOIN (",
-        ") k ON k.id = c.id SET c.version = c.version + 1, c.member_count = c.member_count + k.added, \
+        "UPDATE (",
+        ") k STRAIGHT_JOIN conversations c ON c.id = k.id SET c.version = c.version + 1, c.member_count = c.member_count + k.added, \
          c.owner_id = COALESCE(k.owner, c.owner_id)",
     );
     let part = (

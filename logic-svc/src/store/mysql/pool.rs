@@ -14,8 +14,8 @@ use crate::ports::StoreError;
 
 /// A connection that rested this long is asked whether it still works before it is relied on.
 const RESTED: Duration = Duration::from_secs(5);
-/// How often a transaction that lost a deadlock is repeated.
-const DEADLOCK_RETRIES: u32 = 10;
+/// How often what lost a deadlock is repeated: about a second, with the pauses of [`after_deadlock`].
+pub(super) const DEADLOCK_RETRIES: u32 = 10;
 /// Prepared statements kept by each connection.
 const STATEMENTS: usize = 128;
 
@@ -192,11 +192,22 @@ impl Pool {
                 }
             });
             match done {
-                Err(fault) if fault.is_deadlock() && deadlocks < DEADLOCK_RETRIES => deadlocks += 1,
+                Err(fault) if fault.is_deadlock() && deadlocks < DEADLOCK_RETRIES => {
+                    after_deadlock(deadlocks);
+                    deadlocks += 1;
+                }
                 done => return done,
             }
         }
     }
+}
+
+/// Waits before what lost its `lost`th deadlock, counted from 0, is tried again: at once the two would meet once more.
+/// Between half and all of 1 ms, doubled each time up to 256 ms, by chance.
+pub(super) fn after_deadlock(lost: u32) {
+    let most_us = 1_000_u64 << lost.min(8);
+    let chance = getrandom::u64().unwrap_or(0) % (most_us / 2);
+    std::thread::sleep(Duration::from_micros(most_us / 2 + chance));
 }
 
 /// Gives up a transaction; the fault that counts is given back.

@@ -191,6 +191,33 @@ fn conversations_are_made_once_however_many_make_them() {
 
 #[test]
 #[ignore = "needs the servers of `cargo xtask servers up`"]
+fn rows_of_others_are_not_waited_for() {
+    let database = Database::new();
+    // A lock is waited for one second less than a statement, and the test for no lock at all.
+    let options = Options { statement_timeout: Duration::from_secs(2), ..database.options() };
+    let store = Store::open(&options).unwrap();
+    let users = store.ensure_users(&["a"], 1).unwrap();
+    let dev = |n: usize, user| Ensure::DevGroup { id: format!("g{n:02}"), user };
+    let all: Vec<Ensure> = (0..32).map(|n| dev(n, users[0])).collect();
+    let made = store.ensure(&all, 1 << 30).unwrap();
+    let numbers: Vec<u64> = made.into_iter().map(|one| one.unwrap().no).collect();
+    let mut other = database.raw();
+    for (table, key) in [("conversations", "id"), ("conversation_members", "conversation")] {
+        other.query_drop("START TRANSACTION").unwrap();
+        let lock = format!("SELECT 1 FROM {table} WHERE {key} = {} FOR UPDATE", numbers[31]);
+        assert_eq!(other.query::<u64, _>(lock).unwrap().len(), 1);
+        let user = store.ensure_users(&[table], 1).unwrap()[0];
+        let wanted: Vec<Ensure> = (0..24).map(|n| dev(n, user)).collect();
+        let taken = store.ensure(&wanted, 1 << 30).unwrap();
+        assert!(taken.iter().flatten().all(|one| one.members.contains(user)), "{table}");
+        let marks: Vec<_> = numbers[..24].iter().map(|&no| (no, user, 0)).collect();
+        assert_eq!(store.mark_read(&marks).unwrap(), [Some(0); 24], "{table}");
+        other.query_drop("ROLLBACK").unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
 fn what_was_fetched_answers_for_one_tick() {
     let database = Database::new();
     let store = database.open();
