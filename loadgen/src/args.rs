@@ -146,6 +146,12 @@ pub struct Options {
     /// An unanswered message is sent again after this time.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub ack_timeout: Duration,
+    /// The load ends early when standard input does.
+    #[arg(long, hide = true)]
+    pub until_input_ends: bool,
+    /// Chat, for control runs: members do not pull what they missed while they were away. It is to be found out.
+    #[arg(long, hide = true)]
+    pub no_catch_up: bool,
     /// Longest wait for outstanding answers and deliveries at the end.
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
     pub drain: Duration,
@@ -161,6 +167,9 @@ pub struct Options {
     /// Write the result as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Say on standard error when messages begin (`stage: load`) and when no more are sent (`stage: finish`).
+    #[arg(long)]
+    pub stages: bool,
     /// Also report CPU and memory of this process.
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,

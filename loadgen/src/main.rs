@@ -2,9 +2,11 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use loadgen::{Error, Options, Report, Running, Workers};
+use loadgen::{Error, Options, Report, Running, Stage, Workers};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,17 +31,38 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<Report, Error> {
     let program = std::env::current_exe().map_err(|error| Error::Run(error.to_string()))?;
     let running = Running::start(options, &Workers::Processes(program))?;
-    watch(&running);
+    watch(&running, options.until_input_ends.then(input_end), options.stages);
     running.wait()
 }
 
-/// Shows on a terminal how far the run has come.
-fn watch(running: &Running) {
+/// Set once standard input has ended.
+fn input_end() -> Arc<AtomicBool> {
+    let ended = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&ended);
+    // Ends with the process at the latest: nobody waits for it.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        told.store(true, Ordering::Relaxed);
+    });
+    ended
+}
+
+/// Shows on a terminal how far the run has come, or only its `stages`; ends its load when told so.
+fn watch(running: &Running, end: Option<Arc<AtomicBool>>, stages: bool) {
     let terminal = std::io::stderr().is_terminal();
     let begin = Instant::now();
     let mut next = Duration::from_secs(1);
+    let mut stage = Stage::Setup;
     while !running.is_finished() {
         std::thread::sleep(Duration::from_millis(20));
+        if end.as_ref().is_some_and(|end| end.load(Ordering::Relaxed)) {
+            running.stop();
+        }
+        let now = running.progress().stage;
+        if stages && now != stage {
+            stage = now;
+            complain(if now == Stage::Load { "stage: load" } else { "stage: finish" });
+        }
         if terminal && begin.elapsed() >= next {
             next += Duration::from_secs(1);
             complain(&format!(

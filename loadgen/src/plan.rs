@@ -1,5 +1,6 @@
 //! How a run is cut into workers, and what everybody in it is called.
 
+use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -15,6 +16,8 @@ use crate::target::{Target, TargetError};
 
 /// Open files a worker needs beside its connections.
 pub const RESERVED_FILES: u64 = 200;
+/// Members of a group, online or not.
+const MEMBERS_MAX: u32 = 1 << 30;
 /// Connections from one source address to one destination before the next source address is taken.
 pub const PER_SOURCE_ADDRESS: u32 = 20_000;
 
@@ -60,6 +63,12 @@ impl Share {
     pub fn part(&self) -> Part {
         let Self { active, total_active: total, worker, workers, .. } = *self;
         Part { active, total, worker, workers }
+    }
+
+    /// Its part of so many, as a range of them.
+    #[must_use]
+    pub fn slice(&self, total: u32) -> Range<u32> {
+        slice(total, self.worker, self.workers)
     }
 
     /// Index over all workers of the worker's connection `local`.
@@ -143,6 +152,14 @@ impl Plan {
         })
     }
 
+    /// Which users, after those of all connections, only join.
+    #[must_use]
+    pub fn offline(&self, share: &Share) -> Range<u32> {
+        let first = self.options.connections + self.options.extra_connections();
+        let slice = share.slice(self.options.stress.offline);
+        first + slice.start..first + slice.end
+    }
+
     /// Id of a group.
     #[must_use]
     pub fn group_id(&self, conversation: u32) -> String {
@@ -199,6 +216,11 @@ fn stress_rules(options: &Options) -> Vec<(bool, String)> {
     let by_name = options.login() == Login::Dev;
     vec![
         (!fanout && stress.slow > 0, "--slow belongs to fanout".to_owned()),
+        (!fanout && stress.offline > 0, "--offline belongs to fanout".to_owned()),
+        (
+            stress.offline.saturating_add(options.connections) > MEMBERS_MAX,
+            format!("at most {MEMBERS_MAX} members"),
+        ),
         (fanout && options.connections < 2, "fanout needs at least 2 --connections".to_owned()),
         (fanout && stress.senders == 0, "--senders must be at least 1".to_owned()),
         (
@@ -271,27 +293,28 @@ fn cut(options: &Options, files: u64) -> Result<Vec<Share>, String> {
     }
 }
 
+/// The part of one worker of so many, as a range of them.
+fn slice(total: u32, worker: u32, workers: u32) -> Range<u32> {
+    let up_to =
+        |worker: u32| (u64::from(total) * u64::from(worker) / u64::from(workers.max(1))) as u32;
+    up_to(worker)..up_to(worker + 1)
+}
+
 fn even_shares(options: &Options, unit: u32, workers: u32) -> Vec<Share> {
-    let units = options.connections / unit;
-    let share = |total: u32, worker: u32| {
-        (u64::from(total) * u64::from(worker) / u64::from(workers)) as u32
+    let share = |worker| {
+        let units = slice(options.connections / unit, worker, workers);
+        let extra = slice(options.extra_connections(), worker, workers);
+        Share {
+            worker,
+            workers,
+            first_active: units.start * unit,
+            active: (units.end - units.start) * unit,
+            first_idle: options.connections + extra.start,
+            idle: extra.end - extra.start,
+            total_active: options.connections,
+        }
     };
-    (0..workers)
-        .map(|worker| {
-            let (low, high) = (share(units, worker) * unit, share(units, worker + 1) * unit);
-            let extra = options.extra_connections();
-            let (idle_low, idle_high) = (share(extra, worker), share(extra, worker + 1));
-            Share {
-                worker,
-                workers,
-                first_active: low,
-                active: high - low,
-                first_idle: options.connections + idle_low,
-                idle: idle_high - idle_low,
-                total_active: options.connections,
-            }
-        })
-        .collect()
+    (0..workers).map(share).collect()
 }
 
 fn raise_file_limit() -> u64 {
@@ -352,6 +375,8 @@ mod tests {
             ("idle --connections 500 --workers 2", "--workers 2"),
             ("chat --connections 900 --group-size 300", "open files"),
             ("chat --slow 5", "--slow"),
+            ("chat --offline 5", "--offline"),
+            ("fanout --offline 4000000000", "members"),
             ("idle --hostile 5", "--hostile"),
             ("echo --total 5", "--total"),
             ("fanout --connections 1", "--connections"),

@@ -19,6 +19,9 @@ pub struct StressOptions {
     /// Fanout: connections that send; each is a member.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub senders: u32,
+    /// Fanout: further members who join and are not online during the load.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub offline: u32,
     /// Fanout: further members that stop reading for the second of two phases.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub slow: u32,

@@ -116,6 +116,14 @@ fn what_a_server_may_do_passes() {
 }
 
 #[test]
+fn what_is_acknowledged_after_the_history_was_read_is_read_again() {
+    let report = faulty(What::Late, 20, "--audit all --drain 1s");
+    assert!(report.passed, "{:?}\n{:?}", report.failures, report.oracle);
+    let verdict = report.oracle.as_ref().expect("a verdict");
+    assert_eq!((verdict.acked, verdict.unanswered, verdict.audited), (200, 0, 3));
+}
+
+#[test]
 fn refusals_fail_unless_permitted() {
     let report = faulty(What::Refuse, 10, "");
     assert!(!report.passed);

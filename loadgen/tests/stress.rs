@@ -85,6 +85,15 @@ fn what_a_server_may_do_passes_a_fan_out() {
     }
 }
 
+#[test]
+fn a_fan_out_reads_again_what_is_acknowledged_after_its_history_was_read() {
+    let server = Server::start(Some(Misbehave { what: What::Late, every: 10 }));
+    let report = fanout(&server, "--drain 1s");
+    assert!(report.passed, "{:?}\n{:?}", report.failures, report.oracle);
+    let verdict = report.oracle.as_ref().expect("a verdict");
+    assert_eq!((verdict.acked, verdict.unanswered, verdict.audited), (100, 0, 1));
+}
+
 /// Half a megabyte for each slow reader, of which the server keeps little.
 const SLOW: &str = "--slow 3 --slow-rcvbuf 4096 --payload-bytes 1000 --rate 500 --duration 1s";
 

@@ -1,6 +1,6 @@
 //! After the load: conversations are read from their first message and compared with what was said.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use super::{Chat, request};
 use crate::args::Audit;
@@ -13,6 +13,9 @@ use crate::rng::Rng;
 const IN_FLIGHT_MAX: usize = 32;
 /// Conversations with nothing open that are read all the same, under [`Audit::Sample`].
 const SAMPLE: usize = 100;
+/// Messages without answer may be stored while their conversation is read, or afterwards: it is read again,
+/// so often.
+const AGAIN_MAX: u8 = 20;
 
 /// A conversation being read.
 #[derive(Clone, Copy, Debug)]
@@ -28,15 +31,21 @@ struct Reading {
 pub(super) struct AuditRun {
     queue: VecDeque<u32>,
     readings: Vec<Reading>,
+    /// Conversations read to their end, and how often.
+    read: HashMap<u32, u8>,
     last_page_ns: u64,
     patience_ns: u64,
 }
 
 impl AuditRun {
-    /// Whether everything was read, or no answer has come for so long that none will.
-    pub(super) fn is_done(&self, now_ns: u64) -> bool {
-        let given_up = now_ns.saturating_sub(self.last_page_ns) > self.patience_ns;
-        given_up || self.queue.is_empty() && self.readings.is_empty()
+    /// Whether everything planned was read.
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.readings.is_empty()
+    }
+
+    /// Whether no answer has come for so long that none will.
+    fn has_given_up(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.last_page_ns) > self.patience_ns
     }
 
     fn position(&self, conn: u32) -> Option<usize> {
@@ -109,7 +118,20 @@ impl Chat {
             return self.read_on(net, conn, page.next_cursor_seq);
         }
         self.oracle.audit_end(room);
+        *self.audit.read.entry(room).or_default() += 1;
         self.start_readings(net);
+    }
+
+    /// Conversations that must be read again.
+    fn outdated(&self) -> impl Iterator<Item = u32> {
+        let read = self.audit.read.iter().filter(|&(_, &times)| times <= AGAIN_MAX);
+        read.map(|(&room, _)| room).filter(move |&room| self.oracle.is_audit_outdated(room))
+    }
+
+    /// Whether the audit is over, and with it the run.
+    pub(super) fn is_audit_done(&self, net: &Net) -> bool {
+        let read = self.audit.is_idle() && self.outdated().next().is_none();
+        self.audit.has_given_up(net.now_ns) || read && self.nothing_arrives(net)
     }
 
     pub(super) fn on_audit_failed(&mut self, conn: u32, retry_ns: Option<u64>) {
@@ -137,6 +159,9 @@ impl Chat {
         self.audit.readings = kept;
         for reading in Vec::<Reading>::into_iter(late) {
             self.read_on(net, reading.conn, reading.cursor);
+        }
+        if self.audit.is_idle() {
+            self.audit.queue = self.outdated().collect();
         }
         self.start_readings(net);
     }

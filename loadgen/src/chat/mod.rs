@@ -42,6 +42,8 @@ mod request {
 const PULL_LIMIT: u32 = proto::limits::PULL_LIMIT_MAX;
 /// How long a hole may stay open before the member pulls.
 const GAP_GRACE_NS: u64 = SECOND_NS;
+/// How long after a hole was seen a push may still come, or word that it was left out.
+const OWED_GRACE_NS: u64 = 10 * SECOND_NS;
 /// How often slow things are looked at.
 const SWEEP_NS: u64 = 250 * MILLISECOND_NS;
 /// Nothing arrived for so long: nothing will.
@@ -199,7 +201,9 @@ impl Handler for Chat {
         if !self.room(conn).is_open() {
             return self.on_member_ready(net, conn, again);
         }
-        self.start_pull(net, conn, PullReason::Reconnect);
+        if !net.plan.options.no_catch_up {
+            self.start_pull(net, conn, PullReason::Reconnect);
+        }
         self.resend_all(net, conn);
         self.pump(net, conn);
     }
@@ -218,8 +222,10 @@ impl Handler for Chat {
                 self.on_audit_page(net, conn, &page);
             }
             Incoming::Page(page) => self.on_page(net, conn, &page),
-            Incoming::Lagged { .. } => {
+            Incoming::Lagged { from_seq, .. } => {
                 net.stats.counters.lagged += 1;
+                self.last_progress_ns = net.now_ns;
+                self.oracle.told(self.seat(conn), from_seq);
                 self.start_pull(net, conn, PullReason::Lagged);
             }
             Incoming::Conversation { conversation_id, .. } => {

@@ -1,6 +1,6 @@
 //! Pushes, pulls and holes.
 
-use super::{Chat, GAP_GRACE_NS, PULL_LIMIT, Pull, request};
+use super::{Chat, GAP_GRACE_NS, OWED_GRACE_NS, PULL_LIMIT, Pull, request};
 use crate::client::{Item, Page, Request};
 use crate::message::MessageKey;
 use crate::net::Net;
@@ -155,6 +155,7 @@ impl Chat {
     }
 
     pub(super) fn look_for_gap(&mut self, net: &mut Net, conn: u32) {
+        self.oracle.give_up_owed(self.seat(conn), net.now_ns.saturating_sub(OWED_GRACE_NS));
         if self.members[conn as usize].pull.is_none()
             && self.oracle.overdue_gap(self.seat(conn), net.now_ns, GAP_GRACE_NS).is_some()
         {

@@ -21,8 +21,14 @@ impl Chat {
         if (0..).zip(&self.members).any(|(conn, member)| waits(conn, member)) {
             return false;
         }
+        self.nothing_arrives(net)
+    }
+
+    /// Whether everything known has arrived everywhere, or nothing more does.
+    pub(super) fn nothing_arrives(&self, net: &Net) -> bool {
         let quiet = net.now_ns.saturating_sub(self.last_progress_ns) > QUIET_NS;
-        quiet || (0..self.oracle.conversations()).all(|room| self.oracle.is_settled(room))
+        let over = |room| self.oracle.is_settled(room) && !self.oracle.is_owed(room);
+        quiet || (0..self.oracle.conversations()).all(over)
     }
 }
 
@@ -54,7 +60,7 @@ impl Scenario for Chat {
     }
 
     fn is_audited(&self, net: &Net) -> bool {
-        self.audit.is_done(net.now_ns)
+        self.is_audit_done(net)
     }
 
     fn finish(mut self, net: &mut Net) -> (Option<Verdict>, Option<Part>) {
@@ -63,7 +69,7 @@ impl Scenario for Chat {
         for conn in 0..self.share.active {
             // Whoever has not read what it missed while away cannot say what it was not pushed.
             if self.members[conn as usize].pull.is_some() || !net.is_active(conn) {
-                self.oracle.disconnected(self.seat(conn));
+                self.oracle.excuse_rest(self.seat(conn));
             }
         }
         (Some(self.oracle.finish()), None)

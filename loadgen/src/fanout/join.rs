@@ -40,14 +40,14 @@ struct Entry {
 
 struct Join<'p> {
     plan: &'p Plan,
-    share: Share,
     group: String,
     requests: Requests,
     answers: Answers,
     entries: Vec<Entry>,
     free: Vec<u32>,
-    /// Local members that still have to join, and not before when.
+    /// Members (over all workers) that still have to join, and not before when.
     queue: VecDeque<(u32, u64)>,
+    wanted: u32,
     joined: u32,
     /// The group's first member makes it; until then nobody else asks.
     made: bool,
@@ -57,17 +57,17 @@ struct Join<'p> {
 
 /// Lets the worker's members join, and waits for those of the others.
 pub(crate) fn join(plan: &Plan, share: &Share, link: &mut Link<'_>) -> io::Result<Joined> {
-    let slots = (IN_FLIGHT / share.workers).max(1).min(share.connections().max(1));
+    let slots = (IN_FLIGHT / share.workers).max(1);
     let mut swarm = Swarm::new(plan, slots, share.worker)?;
-    let mut run = Join::new(plan, *share, slots);
+    let mut run = Join::new(plan, share, slots);
     let deadline_ns = clock::now_ns() + clock::duration_ns(plan.options.setup_timeout);
-    while run.joined < share.connections() && swarm.now_ns < deadline_ns && !link.stopped {
+    while run.joined < run.wanted && swarm.now_ns < deadline_ns && !link.stopped {
         run.start_some(&mut swarm);
         swarm.turn(&mut run, swarm.now_ns + 20 * MILLISECOND_NS)?;
         run.expire(&mut swarm);
         link.poll(swarm.now_ns, &run.stats)?;
     }
-    let failed = u64::from(share.connections() - run.joined);
+    let failed = u64::from(run.wanted - run.joined);
     if failed == 0 {
         run.stats.errors.clear();
     }
@@ -77,17 +77,19 @@ pub(crate) fn join(plan: &Plan, share: &Share, link: &mut Link<'_>) -> io::Resul
 }
 
 impl<'p> Join<'p> {
-    fn new(plan: &'p Plan, share: Share, slots: u32) -> Self {
+    fn new(plan: &'p Plan, share: &Share, slots: u32) -> Self {
         let requests = Requests::new(plan);
+        let online = (0..share.connections()).map(|local| share.global(local));
+        let members: VecDeque<u32> = online.chain(plan.offline(share)).collect();
         Self {
             plan,
-            share,
             group: plan.group_id(0),
             answers: Answers::new(requests.nonce()),
             requests,
             entries: vec![Entry::default(); slots as usize],
             free: (0..slots).collect(),
-            queue: (0..share.connections()).map(|user| (user, 0)).collect(),
+            wanted: members.len() as u32,
+            queue: members.into_iter().map(|user| (user, 0)).collect(),
             joined: 0,
             made: share.worker != 0,
             out: Vec::new(),
@@ -114,17 +116,16 @@ impl<'p> Join<'p> {
         self.entries[slot as usize] = Entry { user, since_ns: swarm.now_ns, form, unsent: false };
         self.write_request(user);
         let opening = Opening { first: &self.out, ..Opening::default() };
-        match swarm.open(slot, self.share.global(user), opening) {
+        match swarm.open(slot, user, opening) {
             Ok(sent) => self.entries[slot as usize].unsent = !sent,
             Err(error) => self.again(swarm, slot, &format!("CONNECT_{:?}", error.kind())),
         }
     }
 
     fn write_request(&mut self, user: u32) {
-        let global = self.share.global(user);
-        let name = self.plan.user_name(global);
+        let name = self.plan.user_name(user);
         self.out.clear();
-        self.requests.open(&mut self.out, global, Who::Name(&name));
+        self.requests.open(&mut self.out, user, Who::Name(&name));
         let request = if self.made {
             Request::Join { request_id: REQUEST_ID, conversation_id: &self.group }
         } else {

@@ -67,6 +67,8 @@ pub(crate) struct Fanout {
     memo: Memo,
     pulls: HashMap<u32, Pull>,
     reading: Option<Reading>,
+    /// How often the history was asked for from its start.
+    times_read: u32,
     /// What to try again: when, which connection, which message (`None`: its pull).
     again: BinaryHeap<Reverse<(u64, u32, Option<u32>)>>,
     next_request: u32,
@@ -107,6 +109,7 @@ impl Fanout {
             memo: Memo::new(),
             pulls: HashMap::new(),
             reading: None,
+            times_read: 0,
             again: BinaryHeap::new(),
             next_request: 0,
             slow: SlowReaders::new(share.active, share.idle),

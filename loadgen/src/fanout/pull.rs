@@ -9,6 +9,8 @@ use crate::oracle::{Fault, PullReason};
 
 /// Messages asked for at a time.
 const LIMIT: u32 = proto::limits::PULL_LIMIT_MAX;
+/// Messages without answer may be stored while the history is read, or afterwards: it is read so often.
+const READ_MAX: u32 = 20;
 
 /// A pull under way.
 #[derive(Clone, Copy, Debug)]
@@ -120,8 +122,21 @@ impl Fanout {
         }
     }
 
+    /// Whether messages came up that the history lacks because they are younger.
+    pub(super) fn must_read_again(&self) -> bool {
+        self.times_read < READ_MAX && self.oracle.is_audit_outdated(0)
+    }
+
+    /// Somebody who is there reads the history from its start.
+    pub(super) fn read_whole_history(&mut self, net: &mut Net) {
+        self.times_read += 1;
+        if let Some(conn) = (0..self.share.active).find(|&conn| net.is_active(conn)) {
+            self.read_history(net, conn, 0);
+        }
+    }
+
     /// Reads the history on from a cursor; from 0 it is a new reading.
-    pub(super) fn read_history(&mut self, net: &mut Net, conn: u32, cursor: u64) {
+    fn read_history(&mut self, net: &mut Net, conn: u32, cursor: u64) {
         if cursor == 0 {
             self.oracle.audit_begin(0);
         }

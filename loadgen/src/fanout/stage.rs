@@ -66,7 +66,12 @@ impl Fanout {
                 self.stage = Stage::Waking;
             }
             Stage::Waking => self.wake(net),
-            Stage::Over => self.drained = self.is_settled(net),
+            Stage::Over => {
+                self.drained = self.is_settled(net);
+                if self.reading.is_none() && self.must_read_again() {
+                    self.read_whole_history(net);
+                }
+            }
             _ => {}
         }
     }
@@ -178,17 +183,17 @@ impl Scenario for Fanout {
     }
 
     fn begin_audit(&mut self, net: &mut Net) {
-        let reads = net.plan.options.audit != Audit::None && !self.senders.is_empty();
-        let reader = (0..self.share.active).find(|&conn| net.is_active(conn));
-        if let Some(conn) = reader.filter(|_| reads) {
-            self.read_history(net, conn, 0);
+        if net.plan.options.audit != Audit::None && !self.senders.is_empty() {
+            self.read_whole_history(net);
         }
     }
 
     fn is_audited(&self, net: &Net) -> bool {
         let patience_ns = clock::duration_ns(net.plan.options.drain);
-        self.reading
-            .is_none_or(|reading| net.now_ns.saturating_sub(reading.last_page_ns) > patience_ns)
+        match self.reading {
+            Some(reading) => net.now_ns.saturating_sub(reading.last_page_ns) > patience_ns,
+            None => !self.must_read_again() && self.is_settled(net),
+        }
     }
 
     fn finish(mut self, net: &mut Net) -> (Option<Verdict>, Option<Part>) {

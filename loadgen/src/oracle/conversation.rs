@@ -1,6 +1,7 @@
 //! The books of one conversation: which message has which sequence number, and who has it.
 
 use super::fault::Fault;
+use super::owed::Owed;
 use super::ranges::Ranges;
 
 /// The sequence number of the message is known.
@@ -9,6 +10,10 @@ const KNOWN: u8 = 1;
 const ACKED: u8 = 2;
 /// The sender was told for good that it was not taken.
 const REFUSED: u8 = 4;
+/// Nobody knew of it before the history in the books was asked for: it may be missing there.
+const UNREAD: u8 = 8;
+/// The same of the history that is being read.
+const UNREAD_NEXT: u8 = 16;
 
 /// Messages that a conversation without a sender here may have.
 const OBSERVED_MAX: u32 = 1 << 24;
@@ -26,7 +31,10 @@ pub(super) struct Conversation {
     /// Messages neither acknowledged nor refused.
     open: u32,
     pub(super) receivers: Vec<Receiver>,
-    pub(super) audit: Audit,
+    /// The history as it was read last.
+    pub(super) audit: Option<Audit>,
+    /// The same, being read.
+    pub(super) reading: Option<Audit>,
     /// Nobody here sends: messages are learnt of by their arrival only.
     pub(super) observed: bool,
 }
@@ -47,24 +55,18 @@ pub(super) struct Receiver {
     pub(super) gap_after: u32,
     /// Pulls already asked for because of this hole.
     pub(super) gap_pulls: u32,
+    /// What those pulls found.
+    pub(super) owed: Owed,
+    /// Since the last of them was asked for the server said that it left pushes out from here on.
+    pub(super) told_from: Option<u32>,
 }
 
 /// The history as pulled from the start.
 #[derive(Debug, Default)]
 pub(super) struct Audit {
-    pub(super) state: AuditState,
     pub(super) upto: u32,
     /// Sequence numbers the history skips, inclusive.
     pub(super) holes: Vec<(u32, u32)>,
-}
-
-/// How far the audit of a conversation has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum AuditState {
-    #[default]
-    NotAsked,
-    Running,
-    Complete,
 }
 
 /// Whether a message's sequence number is news.
@@ -85,6 +87,8 @@ pub(super) struct HistoryGaps {
     pub(super) shown: u64,
     /// Of nothing anybody knows.
     pub(super) void: u64,
+    /// Of messages that nobody knew of before the history was asked for, and of what may lie before them.
+    pub(super) unread: u64,
 }
 
 impl Conversation {
@@ -138,6 +142,12 @@ impl Conversation {
         *occupant = number + 1;
         let floor = std::mem::replace(slot, seq);
         *flags |= KNOWN;
+        if self.audit.is_some() {
+            *flags |= UNREAD;
+        }
+        if self.reading.is_some() {
+            *flags |= UNREAD_NEXT;
+        }
         if let Some(receiver) = self.receivers.get_mut(sender as usize) {
             receiver.have.insert(seq);
         }
@@ -210,21 +220,53 @@ impl Conversation {
         self.open == 0 && self.receivers.iter().all(|receiver| receiver.have.upto() == max)
     }
 
+    /// The history is asked for, from its start.
+    pub(super) fn begin_reading(&mut self) {
+        self.flags.iter_mut().for_each(|flags| *flags &= !UNREAD_NEXT);
+        self.reading = Some(Audit::default());
+    }
+
+    /// The history was read to its end, and is what counts from now on.
+    pub(super) fn end_reading(&mut self) {
+        let Some(reading) = self.reading.take() else { return };
+        self.audit = Some(reading);
+        for flags in &mut self.flags {
+            let unread = if *flags & UNREAD_NEXT == 0 { 0 } else { UNREAD };
+            *flags = *flags & !(UNREAD | UNREAD_NEXT) | unread;
+        }
+    }
+
     /// What the pulled history lacks.
     pub(super) fn history_gaps(&self) -> HistoryGaps {
         let mut gaps = HistoryGaps::default();
-        let tail = (self.audit.upto + 1, self.max_seq());
-        for &(low, high) in self.audit.holes.iter().chain([&tail]) {
-            for seq in low..=high.min(self.max_seq()) {
-                match self.flags_at(seq) {
-                    None => gaps.void += 1,
-                    Some(flags) if flags & ACKED != 0 => gaps.acked += 1,
-                    Some(_) => gaps.shown += 1,
-                }
+        let Some(audit) = &self.audit else { return gaps };
+        let max = self.max_seq();
+        for &(low, high) in &audit.holes {
+            for seq in low..=high.min(max) {
+                self.count_gap(&mut gaps, seq);
             }
-            gaps.void += u64::from(high.saturating_sub(low.max(self.max_seq() + 1) - 1));
+            gaps.void += u64::from(high.saturating_sub(low.max(max + 1) - 1));
+        }
+        // What is numbered below a message that came after the history may have come after it, too.
+        let mut seq = max;
+        while seq > audit.upto && self.flags_at(seq).is_none_or(|flags| flags & UNREAD != 0) {
+            gaps.unread += 1;
+            seq -= 1;
+        }
+        for seq in audit.upto + 1..=seq {
+            self.count_gap(&mut gaps, seq);
         }
         gaps
+    }
+
+    fn count_gap(&self, gaps: &mut HistoryGaps, seq: u32) {
+        let count = match self.flags_at(seq) {
+            None => &mut gaps.void,
+            Some(flags) if flags & UNREAD != 0 => &mut gaps.unread,
+            Some(flags) if flags & ACKED != 0 => &mut gaps.acked,
+            Some(_) => &mut gaps.shown,
+        };
+        *count += 1;
     }
 
     /// Whether a message is known by this number.

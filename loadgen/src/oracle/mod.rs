@@ -6,6 +6,7 @@
 
 mod conversation;
 mod fault;
+mod owed;
 mod ranges;
 mod verdict;
 #[cfg(test)]
@@ -14,7 +15,7 @@ mod world_test;
 pub use fault::{Fault, Faults};
 pub use verdict::Verdict;
 
-use conversation::{AuditState, Conversation, Learned};
+use conversation::{Conversation, Learned};
 
 /// A member of a conversation: which conversation, and which place in it (both from 0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,8 @@ pub enum PullReason {
     Reconnect,
     /// The server said that it left pushes out.
     Lagged,
-    /// A hole stayed open; messages found this way were owed as pushes.
+    /// A hole stayed open; messages found this way are owed as pushes, until one comes after all or the
+    /// server says that it left them out.
     Gap,
 }
 
@@ -156,6 +158,9 @@ impl Oracle {
         let last = receiver.last_push;
         receiver.last_push = last.max(seq);
         let new = receiver.have.insert(seq);
+        if !new {
+            receiver.owed.pushed(seq);
+        }
         let member = seat.member;
         match (new, seq > last) {
             (true, true) => {}
@@ -182,15 +187,43 @@ impl Oracle {
         if !receiver.have.insert(seq) {
             return;
         }
+        let told = receiver.told_from.is_some_and(|from_seq| seq >= from_seq);
+        if reason == PullReason::Gap && !told {
+            receiver.owed.found(seq, receiver.gap_since_ns);
+        }
         self.tally.delivered += 1;
-        let member = seat.member;
         match reason {
             PullReason::Reconnect => self.tally.recovered_reconnect += 1,
             PullReason::Lagged => self.tally.recovered_lagged += 1,
-            PullReason::Gap => self.note(Fault::Missed, seat.conversation, || {
-                format!("seq {seq} was not pushed to member {member}; a pull found it")
-            }),
+            PullReason::Gap => {}
         }
+    }
+
+    /// A member was told that pushes were left out from this sequence number on. The word comes behind what
+    /// waits for the member, so a pull may have been quicker.
+    pub fn told(&mut self, seat: Seat, from_seq: u64) {
+        let from_seq = u32::try_from(from_seq).unwrap_or(u32::MAX);
+        if let Some(receiver) = self.receiver(seat) {
+            receiver.owed.told(from_seq);
+            let earlier = receiver.told_from.unwrap_or(from_seq);
+            receiver.told_from = Some(earlier.min(from_seq));
+        }
+    }
+
+    /// What pulls found in holes first seen before this time, and was neither pushed nor told of since, was
+    /// missed.
+    pub fn give_up_owed(&mut self, seat: Seat, before_ns: u64) {
+        let Some(receiver) = self.receiver(seat) else { return };
+        let Some(owed) = receiver.owed.before(before_ns) else { return };
+        receiver.owed.forget_before(before_ns);
+        verdict::missed(&mut self.faults, seat, owed);
+    }
+
+    /// Whether somebody there found messages that may still be pushed or told of.
+    #[must_use]
+    pub fn is_owed(&self, conversation: u32) -> bool {
+        let books = self.conversations.get(conversation as usize);
+        books.is_some_and(|books| books.receivers.iter().any(|one| !one.owed.is_empty()))
     }
 
     /// A member that was not there is not owed anything that is known so far.
@@ -202,8 +235,17 @@ impl Oracle {
         }
     }
 
-    /// A member's connection is gone: pushes may miss it until [`Oracle::reconnected`].
+    /// A member's connection is gone: pushes may miss it until [`Oracle::reconnected`], and what was still to
+    /// be said is not said.
     pub fn disconnected(&mut self, seat: Seat) {
+        self.excuse_rest(seat);
+        if let Some(receiver) = self.receiver(seat) {
+            receiver.owed.forget_before(u64::MAX);
+        }
+    }
+
+    /// Nobody knows what else would have come to this member: what it lacks now is no fault.
+    pub fn excuse_rest(&mut self, seat: Seat) {
         if let Some(receiver) = self.receiver(seat) {
             receiver.offline = true;
         }
@@ -243,6 +285,7 @@ impl Oracle {
             return None;
         }
         receiver.gap_pulls += 1;
+        receiver.told_from = None;
         let first = receiver.gap_pulls == 1;
         self.tally.gaps_seen += u64::from(first);
         Some(u64::from(after))
@@ -283,11 +326,11 @@ impl Oracle {
         u32::try_from(self.conversations.len()).unwrap_or(u32::MAX)
     }
 
-    /// Starts (or starts again) reading a conversation's history from its first message.
+    /// Starts (or starts again) reading a conversation's history from its first message. What was read
+    /// before counts until the new one was read to its end.
     pub fn audit_begin(&mut self, conversation: u32) {
         if let Some(conversation) = self.conversations.get_mut(conversation as usize) {
-            conversation.audit =
-                conversation::Audit { state: AuditState::Running, ..Default::default() };
+            conversation.begin_reading();
         }
     }
 
@@ -296,26 +339,36 @@ impl Oracle {
         let right = self.learn(conversation, seen, "in the history").is_some();
         let Some(books) = self.conversations.get_mut(conversation as usize) else { return };
         let Ok(seq) = u32::try_from(seen.seq) else { return };
-        if seq <= books.audit.upto {
-            let upto = books.audit.upto;
+        // Another message in its place: the one that was known by this number is not there.
+        let replaced = !right && books.is_known_seq(seq);
+        let Some(reading) = &mut books.reading else { return };
+        let upto = reading.upto;
+        if seq <= upto {
             self.note(Fault::HistoryOrder, conversation, || format!("seq {seq} after seq {upto}"));
             return;
         }
-        if seq > books.audit.upto + 1 {
-            books.audit.holes.push((books.audit.upto + 1, seq - 1));
+        if seq > upto + 1 {
+            reading.holes.push((upto + 1, seq - 1));
         }
-        // Another message in its place: the one that was known by this number is not there.
-        if !right && books.is_known_seq(seq) {
-            books.audit.holes.push((seq, seq));
+        if replaced {
+            reading.holes.push((seq, seq));
         }
-        books.audit.upto = seq;
+        reading.upto = seq;
     }
 
     /// The history was read to its end.
     pub fn audit_end(&mut self, conversation: u32) {
         if let Some(conversation) = self.conversations.get_mut(conversation as usize) {
-            conversation.audit.state = AuditState::Complete;
+            conversation.end_reading();
         }
+    }
+
+    /// Whether messages came up that nobody knew of when the history was asked for, and that are not in it: it
+    /// must be read again.
+    #[must_use]
+    pub fn is_audit_outdated(&self, conversation: u32) -> bool {
+        let books = self.conversations.get(conversation as usize);
+        books.is_some_and(|books| books.reading.is_none() && books.history_gaps().unread > 0)
     }
 
     /// Closes the books.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Tally;
-use super::conversation::{AuditState, Conversation};
+use super::conversation::Conversation;
 use super::fault::{Fault, Faults};
+use super::{Seat, Tally};
 
 /// What was sent, what became of it, and every broken promise.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -15,7 +15,8 @@ pub struct Verdict {
     pub conversations: u64,
     /// Conversations whose history was read to its end and compared.
     pub audited: u64,
-    /// Conversations with something open whose history could not be read.
+    /// Conversations with something open whose history could not be read, or not once more after messages
+    /// came up that nobody knew of when it was asked for.
     pub unaudited: u64,
     /// Messages sent at least once.
     pub sent: u64,
@@ -141,9 +142,11 @@ fn count(verdict: &mut Verdict, conversation: &Conversation) {
 }
 
 fn compare(verdict: &mut Verdict, faults: &mut Faults, index: usize, conversation: &Conversation) {
-    if conversation.audit.state == AuditState::Complete {
-        verdict.audited += 1;
+    if conversation.audit.is_some() {
         let gaps = conversation.history_gaps();
+        // What came after the last reading was not checked.
+        let whole = if gaps.unread == 0 { &mut verdict.audited } else { &mut verdict.unaudited };
+        *whole += 1;
         let tell = |what: &str, count| format!("conversation {index}: {count} {what}");
         faults.add(Fault::Lost, gaps.acked, || {
             tell("acknowledged messages are not in the history", gaps.acked)
@@ -160,7 +163,11 @@ fn compare(verdict: &mut Verdict, faults: &mut Faults, index: usize, conversatio
         });
     }
     let max = conversation.max_seq();
-    for (member, receiver) in conversation.receivers.iter().enumerate() {
+    for (member, receiver) in (0..).zip(&conversation.receivers) {
+        if let Some(owed) = receiver.owed.before(u64::MAX) {
+            let conversation = u32::try_from(index).unwrap_or(u32::MAX);
+            missed(faults, Seat { conversation, member }, owed);
+        }
         if receiver.offline {
             continue;
         }
@@ -170,4 +177,12 @@ fn compare(verdict: &mut Verdict, faults: &mut Faults, index: usize, conversatio
             format!("conversation {index}: {missing} messages were not pushed to member {member}, seq {first} first")
         });
     }
+}
+
+/// So many messages, from this one on, came to a member only because it asked.
+pub(super) fn missed(faults: &mut Faults, seat: Seat, (count, first): (u64, u32)) {
+    let Seat { conversation, member } = seat;
+    faults.add(Fault::Missed, count, || {
+        format!("conversation {conversation}: {count} messages were not pushed to member {member}, seq {first} first; a pull found them")
+    });
 }

@@ -1,6 +1,8 @@
 //! A little world: a server that keeps its promises, one fault at a time, and the oracle that must tell
 //! the two apart.
 
+mod owed;
+
 use super::{Fault, Oracle, PullReason, Seat, Seen, Verdict};
 use crate::rng::Rng;
 use proptest::prelude::*;
@@ -360,6 +362,65 @@ fn an_open_conversation_that_nobody_could_read_is_not_clean() {
     assert_eq!(verdict.unaudited, 1);
     assert_eq!(verdict.count(Fault::Lost), 2);
     assert!(!verdict.is_clean());
+}
+
+/// Reads the world's history from its start to its end.
+fn read(world: &mut World) {
+    world.oracle.audit_begin(0);
+    for seen in world.history.clone() {
+        world.oracle.audit_item(0, seen);
+    }
+    world.oracle.audit_end(0);
+}
+
+#[test]
+fn what_is_stored_after_the_history_was_read_is_not_lost() {
+    let mut world = unpushed(1, true);
+    world.oracle.pushed(World::seat(1), world.history[0]);
+    read(&mut world);
+    assert!(!world.oracle.is_audit_outdated(0));
+    // Three were under way: two answers come, the third only by way of what follows it.
+    let numbers = [0; 3].map(|_| world.oracle.sent(World::seat(0)));
+    let late = numbers.map(|number| world.store(0, number));
+    world.oracle.acked(World::seat(0), late[0].number, late[0].seq);
+    world.oracle.pushed(World::seat(1), late[2]);
+    assert!(world.oracle.is_audit_outdated(0));
+    world.oracle.disconnected(World::seat(1));
+    let former = std::mem::take(&mut world.oracle).finish();
+    let faults = [Fault::Lost, Fault::Ghost, Fault::NotDense].map(|fault| former.count(fault));
+    assert_eq!((faults, former.audited, former.unaudited), ([0; 3], 0, 1), "{former:?}");
+}
+
+#[test]
+fn a_history_that_is_read_again_is_compared_anew() {
+    for stored in [true, false] {
+        let mut world = unpushed(1, true);
+        world.oracle.audit_begin(0);
+        let number = world.oracle.sent(World::seat(0));
+        let late = world.store(0, number);
+        world.oracle.audit_item(0, world.history[0]);
+        world.oracle.acked(World::seat(0), number, late.seq);
+        world.oracle.audit_end(0);
+        assert!(world.oracle.is_audit_outdated(0));
+        world.history.truncate(if stored { 2 } else { 1 });
+        read(&mut world);
+        assert!(!world.oracle.is_audit_outdated(0), "it was known before this reading");
+        world.oracle.disconnected(World::seat(1));
+        let verdict = std::mem::take(&mut world.oracle).finish();
+        assert_eq!(verdict.count(Fault::Lost), u64::from(!stored), "{verdict:?}");
+        assert_eq!((verdict.audited, verdict.unaudited), (1, 0));
+    }
+}
+
+#[test]
+fn a_reading_that_does_not_end_leaves_the_one_before() {
+    let mut world = unpushed(2, true);
+    world.oracle.disconnected(World::seat(1));
+    read(&mut world);
+    world.oracle.audit_begin(0);
+    let verdict = world.oracle.finish();
+    assert!(verdict.is_clean(), "{verdict:?}");
+    assert_eq!((verdict.audited, verdict.unaudited), (1, 0));
 }
 
 #[test]

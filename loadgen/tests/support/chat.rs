@@ -38,6 +38,8 @@ pub(crate) enum What {
     RateLimit,
     /// Stored, but never answered the first time.
     Mute,
+    /// Stored, answered and pushed only when somebody has read the history from its start.
+    Late,
     /// Stored, answered and pushed; then the connection breaks before the answer is out.
     Sever,
 }
@@ -57,6 +59,8 @@ struct Conversation {
     next_seq: u64,
     /// A push that waits for the next one of the same sender.
     held: Option<(ConnId, Stored)>,
+    /// Sends that wait for a reader: who sent it, its id and its content.
+    late: Vec<(ConnId, String, String)>,
 }
 
 pub(crate) struct Chat {
@@ -119,7 +123,10 @@ impl Chat {
                 self.send(conn, &user, &out, &conversation, msg_id, content)
             }
             Ask::Pull { id, conversation, cursor, limit } => {
-                out.send(&self.page(id, conversation, cursor, limit as usize));
+                out.send(&self.page(id, conversation.clone(), cursor, limit as usize));
+                if cursor == 0 {
+                    self.send_late(&conversation);
+                }
             }
             Ask::Create { id, group, members } => {
                 let name = group.unwrap_or_else(|| format!("dm_{}_{}", user, members[0]));
@@ -177,6 +184,9 @@ impl Chat {
         if let Some(&seq) = conversation.known.get(&msg_id).filter(|_| !no_dedup) {
             return out.send(&Answer::Ack { msg_id, seq });
         }
+        if fate == Some(What::Late) {
+            return conversation.late.push((conn, msg_id, content));
+        }
         conversation.next_seq += if fate == Some(What::SkipSeq) { 2 } else { 1 };
         let stored = Stored {
             seq: conversation.next_seq,
@@ -199,6 +209,22 @@ impl Chat {
             _ => out.send(&answer),
         }
         self.push(conn, name, stored, fate);
+    }
+
+    /// Does what waited for a reader.
+    fn send_late(&mut self, name: &str) {
+        let late = self.conversations.get_mut(name).map(|known| std::mem::take(&mut known.late));
+        for (conn, msg_id, content) in late.unwrap_or_default() {
+            let Some(conversation) = self.conversations.get_mut(name) else { return };
+            let Some((user, out)) = self.online.get(&conn) else { continue };
+            conversation.next_seq += 1;
+            let (seq, sender) = (conversation.next_seq, user.clone());
+            let stored = Stored { seq, msg_id: msg_id.clone(), sender, content };
+            conversation.known.insert(msg_id.clone(), seq);
+            conversation.log.push(stored.clone());
+            out.send(&Answer::Ack { msg_id, seq });
+            self.push(conn, name, stored, None);
+        }
     }
 
     fn push(&mut self, from: ConnId, name: &str, mut stored: Stored, fate: Option<What>) {
