@@ -82,12 +82,29 @@ pub(super) fn text(common: &Common, node: Node, ports: &[u16]) -> String {
     if common.dev_login {
         settings.push(("dev_login", String::from("true")));
     }
-    let more = common.more.iter().filter(|(scope, ..)| scope.holds(node));
-    settings.extend(more.map(|(_, key, value)| (key.as_str(), value.clone())));
+    for (_, key, value) in common.more.iter().filter(|(scope, ..)| scope.holds(node)) {
+        settings.retain(|(known, _)| known != key);
+        settings.push((key, value.clone()));
+    }
     settings.iter().fold(String::new(), |mut text, (key, value)| {
         let _ = writeln!(text, "{key} = {value}");
         text
     })
+}
+
+/// `gateway.KEY=VALUE` or `logic.KEY=VALUE`, the value as TOML. Which keys there are, and what their
+/// values may be, is known to the processes themselves.
+pub(super) fn setting(text: &str) -> Result<(Scope, String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a setting is SCOPE.KEY=VALUE")?;
+    let scope = match name.split_once('.') {
+        Some(("gateway", key)) => (Scope::Gateways, key),
+        Some(("logic", key)) => (Scope::Logic, key),
+        _ => return Err(format!("{name:?} begins neither with \"gateway.\" nor with \"logic.\"")),
+    };
+    if scope.1.is_empty() || value.is_empty() || text.contains('\n') {
+        return Err("a setting is SCOPE.KEY=VALUE, on one line".into());
+    }
+    Ok((scope.0, scope.1.to_owned(), value.to_owned()))
 }
 
 /// The ready line of a process begins so.
@@ -140,5 +157,26 @@ mod tests {
         assert_eq!(logic["mysql"].as_str(), Some(common.database.as_str()));
         assert_eq!(logic["content_max_bytes"].as_integer(), Some(7));
         assert_eq!(logic["log"].as_str(), Some("debug"));
+    }
+
+    #[test]
+    fn settings_are_taken_as_toml_and_win() {
+        let mut common = Common {
+            kafka: "k".into(),
+            database: "d".into(),
+            cache: "c".into(),
+            etcd: "e".into(),
+            dev_login: false,
+            more: vec![setting("gateway.upstream_partitions=3").unwrap()],
+        };
+        common.more.push(setting("logic.log=\"debug\"").unwrap());
+        let parse = |node| text(&common, node, &[7, 8, 9]).parse::<toml::Table>().unwrap();
+        assert_eq!(parse(Node::Gateway(1))["upstream_partitions"].as_integer(), Some(3));
+        assert_eq!(parse(Node::Logic(1))["log"].as_str(), Some("debug"));
+        for bad in
+            ["", "log", "linger_ms=1", "logic.log", "logic.log=", "other.x=1", "logic.a=1\nb=2"]
+        {
+            assert!(setting(bad).is_err(), "{bad:?}");
+        }
     }
 }

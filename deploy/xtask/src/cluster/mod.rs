@@ -54,6 +54,10 @@ enum Action {
     Run {
         #[command(flatten)]
         shape: Shape,
+        /// A setting of every gateway or logic service, as it stands in their files:
+        /// `gateway.linger_ms=1`, `logic.log="debug"`. May be given several times.
+        #[arg(long, value_name = "SETTING", value_parser = config::setting)]
+        set: Vec<(Scope, String, String)>,
         /// The command and its arguments.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
@@ -96,7 +100,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let web_dir = page.join("index.html").is_file().then_some(page);
             up(Layout { size, dev_login, web_dir, servers: Vec::new() }, &interrupt)?;
         }
-        Action::Run { shape, command } => return run_beside(*shape, command, &interrupt),
+        Action::Run { shape, set, command } => {
+            let (size, dev_login) = (shape.size(), shape.dev_login);
+            let plan = Plan { size, dev_login, settings: set.clone() };
+            return run_beside(plan, command, &interrupt);
+        }
         Action::Down => down(&interrupt)?,
         Action::Status => {
             let Some((cluster, _)) = known()? else { bail!("no cluster is up") };
@@ -186,9 +194,8 @@ fn start(name: &str, interrupt: &Interrupt) -> anyhow::Result<()> {
     print_status(&cluster)
 }
 
-fn run_beside(shape: Shape, command: &[String], interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
+fn run_beside(plan: Plan, command: &[String], interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
     let binaries = Binaries::build(&Repo::find()?, false, interrupt)?;
-    let plan = Plan { size: shape.size(), dev_login: shape.dev_login, settings: Vec::new() };
     let mut say = |line: &str| eprintln!("{line}");
     let mut cluster = Cluster::private("cluster-run", &binaries, plan, interrupt, &mut say)?;
     let urls: Vec<_> =
