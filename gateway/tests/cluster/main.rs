@@ -8,8 +8,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fake::{Fake, LARGE};
-use process::{World, wait_for};
+use process::{Gateway, World, wait_for};
 use serde_json::{Value, json};
+
+/// Ends the gateway, which is to go in good order, and what was made for it.
+async fn end(gateway: Gateway, fake: Fake, world: World) {
+    gateway.terminate();
+    assert_eq!(gateway.ended().code(), Some(0));
+    fake.end().await;
+    world.end().await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs the servers of `cargo xtask servers up`"]
@@ -65,7 +73,7 @@ async fn messages_go_up_and_come_down() {
     world.end().await;
 }
 
-fn plain_http(gateway: &process::Gateway) {
+fn plain_http(gateway: &Gateway) {
     assert_eq!(gateway.get("/healthz"), (200, "ok\n".to_owned()));
     let (status, body) =
         wait_for("readiness", || Some(gateway.get("/readyz")).filter(|(status, _)| *status == 200));
@@ -79,7 +87,7 @@ fn plain_http(gateway: &process::Gateway) {
     assert_eq!(gateway.get("/").0, 200);
 }
 
-fn metrics(gateway: &process::Gateway) {
+fn metrics(gateway: &Gateway) {
     // Those of shards are read once a second.
     wait_for("the counted messages", || {
         gateway.metric("corelane_gateway_messages_total").filter(|count| *count == 202.0)
@@ -141,10 +149,7 @@ async fn without_a_logic_service_everybody_is_told_so() {
     // Messages do not need it.
     alice.send("small", "m1");
     assert_eq!(alice.next(2)["code"], 0);
-    gateway.terminate();
-    assert_eq!(gateway.ended().code(), Some(0));
-    fake.end().await;
-    world.end().await;
+    end(gateway, fake, world).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -168,10 +173,7 @@ async fn a_lost_lease_brings_a_new_epoch_and_connections_stay() {
     alice.send("small", "m2");
     assert_eq!(alice.next(2)["seq"], 2);
     assert_eq!(*fake.seen.epochs.lock().unwrap().last().unwrap(), epoch);
-    gateway.terminate();
-    assert_eq!(gateway.ended().code(), Some(0));
-    fake.end().await;
-    world.end().await;
+    end(gateway, fake, world).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -214,8 +216,5 @@ async fn the_successor_of_a_killed_gateway_waits_for_its_lease() {
     alice.send("small", "m2");
     assert_eq!(alice.next(2)["code"], 0);
     assert!(*fake.seen.epochs.lock().unwrap().last().unwrap() > epoch);
-    second.terminate();
-    assert_eq!(second.ended().code(), Some(0));
-    fake.end().await;
-    world.end().await;
+    end(second, fake, world).await;
 }

@@ -1,5 +1,7 @@
 //! The only room that touches a database; presence lives here too, in the embedded form in memory.
 
+#[cfg(test)]
+mod appending;
 #[cfg(feature = "cluster")]
 pub(crate) mod mysql;
 pub mod presence;

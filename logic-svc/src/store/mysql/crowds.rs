@@ -1,16 +1,12 @@
-//! Large groups, and records set apart, as the cluster form asks for them.
+//! Large groups, as the cluster form asks for them.
 
 use hashbrown::HashMap;
-use proto::v1::DeadLetter as Letter;
 
 use super::fanout::fanout_of;
-use super::letters::{DeadLetter, NewDeadLetter as Buried};
 use super::sql::{first, rows, rows_in};
 use super::{Result, Store};
 use crate::domain::{ConversationNo, UserId};
-use crate::ports::{
-    Crowd, Crowds, DeadLetters, Fanout, HistoryStore, Large, NewDeadLetter, StoreError,
-};
+use crate::ports::{Crowd, Crowds, Fanout, HistoryStore, Large};
 
 impl Crowds for Store {
     fn large_of(&self, users: &[UserId], members: u32) -> Result<Vec<Vec<Large>>> {
@@ -51,41 +47,23 @@ impl Crowds for Store {
             self.read(|connection| rows(connection, sql, (no, after, limit)))?;
         Ok(found.into_iter().map(|(user,)| user).collect())
     }
-}
 
-impl DeadLetters for Store {
-    fn keep(&self, letter: &NewDeadLetter<'_>) -> Result<()> {
-        let NewDeadLetter { topic, partition, offset, reason, attempts, payload } = *letter;
-        let out_of_range = |what: &str| StoreError::Internal(format!("{what} is out of range"));
-        let partition = i32::try_from(partition).map_err(|_| out_of_range("partition"))?;
-        let offset = i64::try_from(offset).map_err(|_| out_of_range("offset"))?;
-        self.bury(&[Buried { topic, partition, offset, reason, attempts, payload }])
-    }
-
-    fn page(&self, below: u64, limit: u32) -> Result<Vec<Letter>> {
-        let below = if below == 0 { u64::MAX } else { below };
-        Ok(self.dead_letters(below, limit)?.into_iter().map(letter).collect())
-    }
-
-    fn get(&self, id: u64) -> Result<Option<Letter>> {
-        Ok(self.dead_letter(id)?.map(letter))
-    }
-
-    fn replayed(&self, id: u64) -> Result<()> {
-        self.mark_replayed(id).map(drop)
-    }
-}
-
-fn letter(from: DeadLetter) -> Letter {
-    Letter {
-        id: from.id,
-        topic: from.topic,
-        partition: u32::try_from(from.partition).unwrap_or(0),
-        offset: u64::try_from(from.offset).unwrap_or(0),
-        reason: from.reason,
-        attempts: from.attempts,
-        created_at_ms: from.created_at_ms,
-        replayed_at_ms: from.replayed_at_ms.unwrap_or(0),
-        payload: from.payload.into(),
+    fn misfits(
+        &self,
+        up: u32,
+        down: u32,
+        after: ConversationNo,
+        limit: u32,
+    ) -> Result<Vec<(Large, Fanout)>> {
+        let sql = "SELECT id, conversation_id, fanout_mode FROM conversations WHERE id > ? \
+                   AND (fanout_mode = 0 AND member_count >= ? OR fanout_mode = 1 AND member_count < ?) \
+                   ORDER BY id LIMIT ?";
+        let found: Vec<(ConversationNo, String, u64)> =
+            self.read(|connection| rows(connection, sql, (after, up, down, limit)))?;
+        let misfit = |(no, id, mode)| match fanout_of(mode) {
+            Fanout::Write => (Large { no, id }, Fanout::Read),
+            Fanout::Read => (Large { no, id }, Fanout::Write),
+        };
+        Ok(found.into_iter().map(misfit).collect())
     }
 }

@@ -11,9 +11,10 @@ use super::merge::Pace;
 use super::*;
 use crate::domain::message::ClientKey;
 use crate::ports::{
-    Append, AppendError, ConversationStore, Ensure, Found, HistoryStore, Keep, MessageLog,
-    NewMessage, Run, SendKey, Sent, UserStore,
+    AppendError, ConversationStore, Ensure, Found, HistoryStore, Keep, MessageLog, SendKey, Sent,
+    UserStore,
 };
+use crate::store::appending::append_as;
 
 /// Two users and a few direct conversations with oneself and each other serve as conversations 1..=3.
 struct Fixture {
@@ -69,59 +70,7 @@ impl Fixture {
             })
             .collect();
         let keys: Vec<String> = ids.iter().map(u64::to_string).collect();
-        self.append_as(messages, &ids, &keys)
-    }
-
-    fn append_as(
-        &mut self,
-        messages: &[(u64, u64, Vec<u8>)],
-        ids: &[u64],
-        keys: &[String],
-    ) -> Result<Vec<Sent>, AppendError> {
-        let keys: Vec<ClientKey> = keys.iter().map(|key| ClientKey::parse(key).unwrap()).collect();
-        let mut runs: Vec<Run> = Vec::new();
-        let mut order: Vec<usize> = (0..messages.len()).collect();
-        order.sort_by_key(|&at| messages[at].0);
-        for (start, &at) in order.iter().enumerate() {
-            match runs.last_mut() {
-                Some(run) if run.conversation == messages[at].0 => run.count += 1,
-                _ => runs.push(Run {
-                    conversation: messages[at].0,
-                    first_seq: 0,
-                    count: 1,
-                    start: start as u32,
-                }),
-            }
-        }
-        self.log.place(&mut runs).unwrap();
-        let mut sent = vec![Sent::default(); messages.len()];
-        for run in &runs {
-            for n in 0..run.count {
-                let at = order[(run.start + n) as usize];
-                sent[at] = Sent { seq: run.first_seq + u64::from(n), message_id: ids[at] };
-            }
-        }
-        let new: Vec<NewMessage<'_>> = order
-            .iter()
-            .map(|&at| NewMessage {
-                message_id: ids[at],
-                sender: messages[at].1,
-                msg_type: 1,
-                key: &keys[at],
-                content: &messages[at].2,
-            })
-            .collect();
-        let mut send_keys: Vec<SendKey<'_>> = (0..messages.len())
-            .map(|at| SendKey {
-                key: &keys[at],
-                conversation: messages[at].0,
-                sender: messages[at].1,
-                sent: sent[at],
-            })
-            .collect();
-        send_keys.sort_by_key(|key| key.key.clone());
-        self.log.append(Append { runs: &runs, messages: &new, keys: &send_keys })?;
-        Ok(sent)
+        append_as(&mut self.log, messages, &ids, &keys)
     }
 
     fn merge(&self, pace: Pace, stop: &dyn Fn() -> bool) -> u64 {
@@ -254,9 +203,10 @@ fn a_long_chain_is_read_from_any_place_before_and_after_merging() {
 fn a_repeated_send_stores_nothing_of_its_tick() {
     let mut fixture = Fixture::new();
     let one = (1, 1, b"hello".to_vec());
-    let sent = fixture.append_as(std::slice::from_ref(&one), &[77], &["id-1".into()]).unwrap();
+    let sent =
+        append_as(&mut fixture.log, std::slice::from_ref(&one), &[77], &["id-1".into()]).unwrap();
     let tick = [(2, 1, b"new".to_vec()), one];
-    let refused = fixture.append_as(&tick, &[78, 79], &["id-2".into(), "id-1".into()]);
+    let refused = append_as(&mut fixture.log, &tick, &[78, 79], &["id-2".into(), "id-1".into()]);
     assert!(matches!(refused, Err(AppendError::Duplicate)), "{refused:?}");
     assert_eq!((fixture.count("chunks"), fixture.count("dedupe")), (1, 1));
     assert_eq!(fixture.store.last_seq(2).unwrap(), 0);

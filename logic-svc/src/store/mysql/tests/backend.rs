@@ -1,10 +1,10 @@
 //! Users, conversations, read positions, tokens, keys, dead letters: the same meaning as in the embedded store.
 
-use super::super::letters::NewDeadLetter;
 use super::*;
 use crate::domain::conversation::{Kind, Role};
 use crate::ports::{
-    Backend, Created, HistoryStore, Keep, NewGroup, NewUser, RefreshToken, Refreshed, TokenStore,
+    Backend, Created, DeadLetters, HistoryStore, Keep, NewDeadLetter, NewGroup, NewUser,
+    RefreshToken, Refreshed, TokenStore,
 };
 
 #[test]
@@ -265,18 +265,20 @@ fn dead_letters_are_kept_listed_and_marked() {
         attempts: 3,
         payload: &[0xff, 0, 1],
     };
-    store.bury(&[letter(1, "panic"), letter(2, &long), letter(3, "x")]).unwrap();
-    store.bury(&[letter(3, "again")]).unwrap();
-    let all = store.dead_letters(u64::MAX, 10).unwrap();
+    for one in [letter(1, "panic"), letter(2, &long), letter(3, "x"), letter(3, "again")] {
+        store.keep(&one).unwrap();
+    }
+    let all = store.page(0, 10).unwrap();
     assert_eq!(all.iter().map(|one| one.offset).collect::<Vec<_>>(), [3, 2, 1]);
     assert_eq!((all[0].reason.as_str(), all[0].attempts), ("again", 6));
     assert_eq!(all[1].reason.chars().count(), 1024);
     assert!(all[0].payload.is_empty());
-    let page = store.dead_letters(all[0].id, 1).unwrap();
-    assert_eq!(page, [all[1].clone()]);
-    assert!(store.mark_replayed(all[2].id).unwrap() && !store.mark_replayed(999).unwrap());
-    let one = store.dead_letter(all[2].id).unwrap().unwrap();
-    assert_eq!((one.payload.as_slice(), one.partition), (&[0xff, 0, 1][..], 3));
-    assert!(one.replayed_at_ms.is_some() && all[2].replayed_at_ms.is_none());
-    assert_eq!(store.dead_letter(999).unwrap(), None);
+    assert_eq!(store.page(all[0].id, 1).unwrap(), [all[1].clone()]);
+    store.replayed(all[2].id).unwrap();
+    store.replayed(999).unwrap();
+    let one = store.get(all[2].id).unwrap().unwrap();
+    assert_eq!((&one.payload[..], one.partition), (&[0xff, 0, 1][..], 3));
+    assert!(one.replayed_at_ms > 0 && all[2].replayed_at_ms == 0);
+    assert_eq!(store.get(999).unwrap(), None);
+    assert!(store.keep(&letter(u64::MAX, "x")).is_err(), "no such place");
 }
