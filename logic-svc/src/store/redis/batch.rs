@@ -52,6 +52,11 @@ impl Batch {
         self.argument(name.as_bytes())
     }
 
+    /// Asks the server for its time, by which it is judged what is too old. Of a cluster one node answers.
+    pub(super) fn time(&mut self) {
+        self.command("TIME", 0);
+    }
+
     /// A call of a script with one key; `arguments` words follow the key.
     pub(super) fn script(&mut self, sha: &str, arguments: usize) -> &mut Self {
         self.command("EVALSHA", arguments + 3).argument(sha.as_bytes()).argument(b"1")

@@ -12,8 +12,8 @@ use redis::Value;
 
 use super::batch::Batch;
 use super::client::Client;
-use super::entry::{Entry, Lives, field_of};
-use super::sessions::{PIPELINE_MAX, SessionTable, entry_of};
+use super::entry::{Entry, Lives, field_of, is_same, value_of};
+use super::sessions::{PIPELINE_MAX, SessionTable};
 use super::{scripts, value};
 use crate::domain::delivery::{ConnectionId, GatewayNo};
 use crate::domain::{ConversationNo, UserId};
@@ -37,7 +37,6 @@ impl SessionTable {
     /// Redis is away.
     pub fn report(&self, gateway: GatewayNo, connections: u32) -> Result<bool, StoreError> {
         let life = self.life(gateway)?;
-        let now_ms = self.clock.now_ms();
         let mut batch = self.client.batch();
         batch
             .command("HSET", 7)
@@ -47,16 +46,15 @@ impl SessionTable {
             .argument(b"load")
             .number(connections.into())
             .argument(b"seen_ms")
-            .number(now_ms);
+            .number(self.clock.now_ms());
         batch.command("PEXPIRE", 2).key_text("gateway:", &life.id).number(GATEWAY_MS);
         batch
-            .script(scripts::REPORT.sha(), 8)
+            .script(scripts::REPORT.sha(), 7)
             .key_of_every_node(MARKER)
             .run_id()
             .argument(life.id.as_bytes())
             .number(life.epoch)
             .number(connections.into())
-            .number(now_ms)
             .number(millis(self.settings.refresh))
             .number(MARKER_MS)
             .number(PARTS_MS);
@@ -80,21 +78,20 @@ impl SessionTable {
         sessions: &[Session],
     ) -> Result<Vec<ConnectionId>, StoreError> {
         let life = self.life(gateway)?;
-        let (now_ms, lives) = self.now();
+        let lives = self.lives();
         let mut kicks = Vec::new();
         for part in sessions.chunks(PIPELINE_MAX) {
             let entries: Vec<Claim> =
-                part.iter().filter_map(|one| claim(&life, gateway, one, now_ms)).collect();
+                part.iter().filter_map(|one| claim(&life, gateway, one)).collect();
             self.register(&entries, &lives, &mut kicks)?;
         }
         let mut batch = self.client.batch();
         batch
-            .script(scripts::REPORTED.sha(), 5)
+            .script(scripts::REPORTED.sha(), 4)
             .key_of_every_node(MARKER)
             .run_id()
             .argument(life.id.as_bytes())
             .number(life.epoch)
-            .number(now_ms)
             .number(sessions.len() as u64);
         self.client.run(&batch)?;
         Ok(kicks)
@@ -108,7 +105,9 @@ impl SessionTable {
     ) -> Result<(), StoreError> {
         let mut batch = self.client.batch();
         claims.iter().for_each(|claim| self.add_claim(&mut batch, claim, b""));
+        batch.time();
         let answers = self.client.run(&batch)?;
+        let now_s = answers.last().map_or(0, value::time_ms) / 1000;
         let mut batch = self.client.batch();
         let mut again = Vec::new();
         for (claim, answer) in claims.iter().zip(&answers) {
@@ -117,7 +116,7 @@ impl SessionTable {
                 continue;
             }
             match Entry::parse(old) {
-                Some(entry) if !lives.is_dead(&entry) => kicks.push(claim.connection),
+                Some(entry) if !lives.is_dead(&entry, now_s) => kicks.push(claim.connection),
                 _ => {
                     self.add_claim(&mut batch, claim, old);
                     again.push(claim.connection);
@@ -149,7 +148,7 @@ impl SessionTable {
     /// # Errors
     /// Redis is away; then all gateways are taken further on.
     pub fn begin_group(&self, conversation: ConversationNo) -> Result<(), StoreError> {
-        let (_, lives) = self.now();
+        let lives = self.lives();
         let mut batch = self.client.batch();
         batch.command("DEL", 1).key("group_gateways:", conversation);
         batch.command("SADD", 2 + lives.all().len()).key("group_gateways:", conversation).run_id();
@@ -227,7 +226,8 @@ fn is_whole(node: &Value, lives: &Lives) -> bool {
     let is_done = |id: &str, epoch: u64| {
         let state = of(&format!("g:{id}")).and_then(|state| std::str::from_utf8(state).ok());
         let mut parts = state.unwrap_or_default().split('|');
-        parts.next().and_then(|of| of.parse().ok()) == Some(epoch) && parts.nth(1) == Some("done")
+        let of = parts.next().and_then(|of| of.parse().ok());
+        of.is_some_and(|of| is_same(of, epoch)) && parts.nth(1) == Some("done")
     };
     of("run") == Some(value::bytes(run))
         && lives.all().iter().all(|(id, epoch, _)| is_done(id, *epoch))
@@ -243,10 +243,10 @@ struct Claim {
     name: usize,
 }
 
-fn claim(life: &GatewayLife, gateway: GatewayNo, session: &Session, now_ms: u64) -> Option<Claim> {
+fn claim(life: &GatewayLife, gateway: GatewayNo, session: &Session) -> Option<Claim> {
     let proto::v1::Connection { shard, slot, generation } = session.connection?;
     let connection = ConnectionId { gateway, shard, slot, generation };
-    let (value, name) = entry_of(life, connection, &session.device_class, now_ms).value();
+    let (value, name) = value_of(life, connection, &session.device_class);
     let field = field_of(&session.device_id, &value[..name]);
     Some(Claim { user: session.user_id, connection, field, value, name })
 }

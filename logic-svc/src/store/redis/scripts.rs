@@ -1,4 +1,7 @@
 //! What has to happen at once for one key, in the server's own language. Loaded with every connection.
+//!
+//! Times are the server's own (`TIME`; what a script writes is replicated by its effects): those who call may have
+//! clocks that differ.
 
 use std::sync::LazyLock;
 
@@ -49,20 +52,20 @@ pub(super) fn all() -> [&'static Script; 11] {
 
 script!(
     /// A connection wants in.
-    /// `KEYS[1]` user_session of the user. `ARGV`: field of the device, its value, most connections, lifetime of the
-    /// key in ms, device class, policy of the class, oldest time in s at which an entry may have been seen last;
+    /// `KEYS[1]` user_session of the user. `ARGV`: field of the device, its value without times, most connections,
+    /// lifetime of the key in ms, device class, policy of the class, how many s ago an entry may have been seen last;
     /// then fields and values of entries known to be dead, which are taken out.
     /// Gives 0 (in), 1 (too many), 2 (refused by the policy) or 3 (in, by the policy in place of others); the values that lost their place; fields and values of
     /// all others.
     LOGIN,
     r"
-local key = KEYS[1]
+local key, time = KEYS[1], redis.call('TIME')
 for i = 8, #ARGV, 2 do
   if redis.call('HGET', key, ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', key, ARGV[i]) end
 end
 local all = redis.call('HGETALL', key)
 local gone, others, same, count = {}, {}, {}, 0
-local oldest = tonumber(ARGV[7])
+local oldest = tonumber(time[1]) - tonumber(ARGV[7])
 for i = 1, #all, 2 do
   local field, value = all[i], all[i + 1]
   if field == ARGV[1] then
@@ -93,7 +96,8 @@ if ARGV[6] == '1' and #same > 0 then
     gone[#gone + 1] = same[i + 1]
   end
 end
-redis.call('HSET', key, ARGV[1], ARGV[2])
+local login_ms = time[1] .. string.format('%03d', math.floor(tonumber(time[2]) / 1000))
+redis.call('HSET', key, ARGV[1], ARGV[2] .. '|' .. login_ms .. '|' .. time[1])
 redis.call('PEXPIRE', key, ARGV[4])
 return {status, gone, others}
 "
@@ -121,20 +125,20 @@ return out
 
 script!(
     /// A connection that is in tells so (again).
-    /// `KEYS[1]` user_session of the user. `ARGV`: field of the device, its value, how many bytes of it name the
-    /// connection, lifetime of the key in ms, the value known to be dead that may be replaced.
+    /// `KEYS[1]` user_session of the user. `ARGV`: field of the device, its value without times, how many bytes of it
+    /// name the connection, lifetime of the key in ms, the value known to be dead that may be replaced.
     /// Gives nothing, or the value of another connection that has the place.
     REGISTER,
     r"
+local time = redis.call('TIME')
+local login_ms = time[1] .. string.format('%03d', math.floor(tonumber(time[2]) / 1000))
 local old = redis.call('HGET', KEYS[1], ARGV[1])
-local value = ARGV[2]
 if old and old ~= ARGV[5] then
   local same = tonumber(ARGV[3])
-  if string.sub(old, 1, same) ~= string.sub(value, 1, same) then return old end
-  local login = string.match(old, '|(%d+)|%d+$')
-  if login then value = string.gsub(value, '|%d+|(%d+)$', '|' .. login .. '|%1') end
+  if string.sub(old, 1, same) ~= string.sub(ARGV[2], 1, same) then return old end
+  login_ms = string.match(old, '|(%d+)|%d+$') or login_ms
 end
-redis.call('HSET', KEYS[1], ARGV[1], value)
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. '|' .. login_ms .. '|' .. time[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return false
 "
@@ -143,38 +147,39 @@ return false
 script!(
     /// A gateway reports. Its field in the marker is `epoch|ms|state|registered`: `asked` to register all its
     /// connections, `partly` when parts came, `done` when no more part came for a while and enough were registered.
-    /// `KEYS[1]` routes_marker. `ARGV`: run id of the server, id of the gateway, its epoch, its connections, time in
-    /// ms, age in ms from which on everything is registered anew, lifetime of the key in ms, time in ms after the last
-    /// part from which on no more is expected.
+    /// `KEYS[1]` routes_marker. `ARGV`: run id of the server, id of the gateway, its epoch, its connections, age in ms
+    /// from which on everything is registered anew, lifetime of the key in ms, time in ms after the last part from
+    /// which on no more is expected.
     /// Gives 1 if the gateway has to register all its connections.
     REPORT,
     r"
 local key, field = KEYS[1], 'g:' .. ARGV[2]
-local connections, now = tonumber(ARGV[4]), tonumber(ARGV[5])
+local connections, time = tonumber(ARGV[4]), redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 if redis.call('HGET', key, 'run') ~= ARGV[1] then
   redis.call('DEL', key)
   redis.call('HSET', key, 'run', ARGV[1])
 end
-redis.call('PEXPIRE', key, ARGV[7])
+redis.call('PEXPIRE', key, ARGV[6])
 local old = redis.call('HGET', key, field) or ''
 local epoch, at, state, count = string.match(old, '^(%d+)|(%d+)|(%a+)|(%d+)$')
 if epoch ~= ARGV[3] then state = 'asked' end
 local age = now - (tonumber(at) or now)
 if state == 'done' then
-  if age < tonumber(ARGV[6]) then return 0 end
+  if age < tonumber(ARGV[5]) then return 0 end
   return 1
 end
-if state == 'partly' and age < tonumber(ARGV[8]) then return 0 end
+if state == 'partly' and age < tonumber(ARGV[7]) then return 0 end
 local enough = state == 'partly' and tonumber(count) >= connections * 0.9 - 100
 state = (enough or connections == 0) and 'done' or 'asked'
-redis.call('HSET', key, field, ARGV[3] .. '|' .. ARGV[5] .. '|' .. state .. '|0')
+redis.call('HSET', key, field, string.format('%s|%.0f|%s|0', ARGV[3], now, state))
 return state == 'done' and 0 or 1
 "
 );
 
 script!(
     /// A part of a gateway's connections was registered.
-    /// `KEYS[1]` routes_marker. `ARGV`: run id of the server, id of the gateway, its epoch, time in ms, how many.
+    /// `KEYS[1]` routes_marker. `ARGV`: run id of the server, id of the gateway, its epoch, how many.
     REPORTED,
     r"
 local key, field = KEYS[1], 'g:' .. ARGV[2]
@@ -183,8 +188,10 @@ local old = redis.call('HGET', key, field) or ''
 local epoch, at, state, count = string.match(old, '^(%d+)|(%d+)|(%a+)|(%d+)$')
 if epoch ~= ARGV[3] then return 0 end
 if state == 'asked' then state = 'partly' end
-count = string.format('%d', tonumber(count) + tonumber(ARGV[5]))
-redis.call('HSET', key, field, epoch .. '|' .. ARGV[4] .. '|' .. state .. '|' .. count)
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+count = tonumber(count) + tonumber(ARGV[4])
+redis.call('HSET', key, field, string.format('%s|%.0f|%s|%.0f', epoch, now, state, count))
 return 1
 "
 );
@@ -252,19 +259,21 @@ return 1
 
 script!(
     /// This is how things stand with a user.
-    /// `KEYS[1]` what watchers were told last, and when: `1|ms` or `0|ms`. `ARGV`: 1 or 0, time in ms, how far apart
-    /// they are told in ms, lifetime of the key in ms.
+    /// `KEYS[1]` what watchers were told last, and when: `1|ms` or `0|ms`. `ARGV`: 1 or 0, how far apart they are told
+    /// in ms, lifetime of the key in ms.
     /// Gives 0 (nothing new), 1 (they are to be told) or 2 (it is too early).
     TELL,
     r"
 local state, at = string.match(redis.call('GET', KEYS[1]) or '', '^(%d)|(%d+)$')
 if state == ARGV[1] then
-  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
   return 0
 end
-local age = tonumber(ARGV[2]) - (tonumber(at) or 0)
-if age >= 0 and age < tonumber(ARGV[3]) then return 2 end
-redis.call('SET', KEYS[1], ARGV[1] .. '|' .. ARGV[2], 'PX', ARGV[4])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local age = now - (tonumber(at) or 0)
+if age >= 0 and age < tonumber(ARGV[2]) then return 2 end
+redis.call('SET', KEYS[1], string.format('%s|%.0f', ARGV[1], now), 'PX', ARGV[3])
 return 1
 "
 );

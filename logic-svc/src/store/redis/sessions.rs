@@ -9,13 +9,13 @@ use redis::Value;
 
 use super::batch::Batch;
 use super::client::Client;
-use super::entry::{Entry, Lives, class_of, field_of, name_of};
+use super::entry::{Entry, Lives, class_of, field_of, name_of, value_of};
 use super::watches::News;
 use super::{scripts, value};
 use crate::domain::UserId;
 use crate::domain::delivery::ConnectionId;
 use crate::domain::device::{ClassPolicy, DevicePolicies};
-use crate::gateways::{GatewayLife, Gateways};
+use crate::gateways::Gateways;
 use crate::ports::{Clock, Login, SessionChange, Sessions, StoreError};
 
 /// Highest shard number plus one: what a gateway may have.
@@ -112,14 +112,14 @@ impl SessionTable {
         Self { client, gateways, clock, settings, recent, news }
     }
 
-    /// The time, in milliseconds since 1970, and who lives now.
-    pub(super) fn now(&self) -> (u64, Lives) {
-        let now_ms = self.clock.now_ms();
-        (now_ms, Lives::of(&self.gateways, now_ms))
+    /// Who lives now.
+    pub(super) fn lives(&self) -> Lives {
+        Lives::of(&self.gateways)
     }
 
-    /// Entries seen last before this time, in seconds since 1970, are gone.
-    pub(super) fn oldest_s(&self, now_ms: u64) -> u64 {
+    /// Entries seen last before this time, in seconds since 1970, are gone. `time`: what the server answered to `TIME`.
+    pub(super) fn oldest_s(&self, time: Option<&Value>) -> u64 {
+        let now_ms = time.map_or(0, value::time_ms);
         (now_ms / 1000).saturating_sub(self.settings.lifetime.as_secs())
     }
 
@@ -138,12 +138,12 @@ impl SessionTable {
         }
     }
 
-    fn steps(&self, changes: Vec<SessionChange>, now_ms: u64) -> Vec<Step> {
+    fn steps(&self, changes: Vec<SessionChange>) -> Vec<Step> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let step = |change| match change {
             SessionChange::Login { user, connection, device_id, device_class } => {
                 recent.note(connection, user);
-                self.login_step(user, connection, &device_id, &device_class, now_ms)
+                self.login_step(user, connection, &device_id, &device_class)
             }
             SessionChange::Closed { user, connection } => {
                 let noted = recent.users.remove(&connection);
@@ -162,17 +162,16 @@ impl SessionTable {
         connection: ConnectionId,
         device_id: &str,
         device_class: &str,
-        now_ms: u64,
     ) -> Step {
         let in_range = connection.shard < SHARDS_MAX && connection.slot < SLOTS_MAX;
         let life = self.gateways.life(connection.gateway).filter(|_| in_range);
         let Some(life) = life else { return Step::OutOfRange };
-        let (value, name) = entry_of(&life, connection, device_class, now_ms).value();
+        let (value, name) = value_of(&life, connection, device_class);
         let field = field_of(device_id, &value[..name]);
         Step::Login { user, connection, field, value, class: class_of(device_class) }
     }
 
-    fn add_login(&self, batch: &mut Batch, step: &Step, most: usize, now_ms: u64, dead: &[&Value]) {
+    fn add_login(&self, batch: &mut Batch, step: &Step, most: usize, dead: &[&Value]) {
         let Step::Login { user, field, value, class, .. } = step else { return };
         let policy = match self.settings.classes.of(class) {
             ClassPolicy::Allow => b"0",
@@ -188,7 +187,7 @@ impl SessionTable {
             .number(self.lifetime_ms())
             .argument(class.as_bytes())
             .argument(policy)
-            .number(self.oldest_s(now_ms));
+            .number(self.settings.lifetime.as_secs());
         for word in dead {
             batch.argument(value::bytes(word));
         }
@@ -205,8 +204,8 @@ impl SessionTable {
     }
 
     fn apply(&self, most: usize, changes: Vec<SessionChange>) -> Result<Vec<Login>, StoreError> {
-        let (now_ms, lives) = self.now();
-        let steps = self.steps(changes, now_ms);
+        let (now_ms, lives) = (self.clock.now_ms(), self.lives());
+        let steps = self.steps(changes);
         let mut work = Work::default();
         for part in steps.chunks(PIPELINE_MAX) {
             self.apply_part(most, part, (now_ms, &lives), &mut work)?;
@@ -225,14 +224,18 @@ impl SessionTable {
         let mut batch = self.client.batch();
         for step in steps {
             match step {
-                Step::Login { .. } => self.add_login(&mut batch, step, most, now_ms, &[]),
+                Step::Login { .. } => self.add_login(&mut batch, step, most, &[]),
                 Step::Closed { user, name, .. } if *user != 0 && !name.is_empty() => {
                     self.add_closed(&mut batch, *user, name, now_ms);
                 }
                 Step::Closed { .. } | Step::OutOfRange => {}
             }
         }
+        if !batch.is_empty() {
+            batch.time();
+        }
         let answers = self.client.run(&batch)?;
+        work.now_s = answers.last().map_or(0, value::time_ms) / 1000;
         let again = self.judge(steps, &answers, lives, work);
         if again.is_empty() {
             return Ok(());
@@ -301,7 +304,7 @@ impl SessionTable {
                 continue;
             }
             retried.push((outcome, batch.len(), *connection));
-            self.add_login(&mut batch, &steps[*at], most, now_ms, dead);
+            self.add_login(&mut batch, &steps[*at], most, dead);
             for later in &steps[at + 1..] {
                 if let Step::Closed { connection: ended, name, .. } = later
                     && ended == connection
@@ -325,6 +328,8 @@ struct Work {
     outcomes: Vec<Login>,
     /// For each outcome the step of its part.
     places: Vec<Option<usize>>,
+    /// The server's time, in seconds since 1970.
+    now_s: u64,
 }
 
 impl Work {
@@ -337,7 +342,8 @@ impl Work {
     ) -> (Login, Vec<&'a Value>) {
         let [status, gone, others] = value::list(answer) else { return (Login::TooMany, vec![]) };
         let is_dead = |value: &Value| {
-            Entry::parse(value::bytes(value)).is_none_or(|entry| lives.is_dead(&entry))
+            let entry = Entry::parse(value::bytes(value));
+            entry.is_none_or(|entry| lives.is_dead(&entry, self.now_s))
         };
         let pairs = value::list(others).chunks_exact(2);
         let dead = pairs.filter(|pair| is_dead(&pair[1])).flatten().collect();
@@ -374,16 +380,18 @@ impl Sessions for SessionTable {
     }
 
     fn of(&self, users: &[UserId]) -> Result<Vec<ConnectionId>, StoreError> {
-        let (now_ms, lives) = self.now();
-        let oldest_s = self.oldest_s(now_ms);
+        let lives = self.lives();
         let mut found = Vec::new();
         for users in users.chunks(PIPELINE_MAX) {
             let mut batch = self.client.batch();
             for &user in users {
                 batch.command("HVALS", 1).key("user_session:", user);
             }
-            for answer in self.client.run(&batch)? {
-                found.extend(live_of(&answer, &lives, oldest_s).map(|(connection, _)| connection));
+            batch.time();
+            let answers = self.client.run(&batch)?;
+            let oldest_s = self.oldest_s(answers.last());
+            for answer in &answers[..users.len()] {
+                found.extend(live_of(answer, &lives, oldest_s).map(|(connection, _)| connection));
             }
         }
         Ok(found)
@@ -401,24 +409,4 @@ pub(super) fn live_of<'a>(
         let connection = lives.connection(&entry)?;
         (entry.seen_s >= oldest_s).then_some((connection, entry))
     })
-}
-
-/// The entry of a connection that is there now.
-pub(super) fn entry_of<'a>(
-    life: &'a GatewayLife,
-    connection: ConnectionId,
-    class: &'a str,
-    now_ms: u64,
-) -> Entry<'a> {
-    let ConnectionId { shard, slot, generation, .. } = connection;
-    Entry {
-        gateway: &life.id,
-        epoch: life.epoch,
-        shard,
-        slot,
-        generation,
-        class,
-        login_ms: now_ms,
-        seen_s: now_ms / 1000,
-    }
 }

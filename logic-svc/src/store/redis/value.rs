@@ -34,6 +34,12 @@ pub(super) fn unsigned(value: &Value) -> u64 {
     u64::try_from(int(value)).unwrap_or(0)
 }
 
+/// The answer to `TIME`, in milliseconds since 1970; 0 if it is none.
+pub(super) fn time_ms(value: &Value) -> u64 {
+    let [seconds, micros] = list(value) else { return 0 };
+    unsigned(seconds).saturating_mul(1000).saturating_add(unsigned(micros) / 1000)
+}
+
 /// Fields and values of a hash.
 pub(super) fn pairs(value: &Value) -> impl Iterator<Item = (&[u8], &[u8])> {
     list(value).chunks_exact(2).map(|pair| (bytes(&pair[0]), bytes(&pair[1])))

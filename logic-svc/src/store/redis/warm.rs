@@ -35,10 +35,10 @@ const BUCKETS: u64 = 16;
 pub struct WarmSettings {
     /// Messages of a conversation that is read, see [`super::Cached`]; 0: none.
     pub hot_messages: u64,
-    /// Lifetime of an inbox; zero: none are kept.
+    /// Lifetime of an inbox.
     pub inbox: Duration,
-    /// Notes in an inbox.
-    pub inbox_max: u64,
+    /// Notes in an inbox; 0: none are kept.
+    pub inbox_messages: u64,
     /// Whether sends of the last minute are kept, for retries that come to another process.
     pub sends: bool,
     /// Lifetime of the mirror of a conversation's last seq; zero: none is kept.
@@ -48,7 +48,7 @@ pub struct WarmSettings {
 impl Default for WarmSettings {
     fn default() -> Self {
         let week = Duration::from_secs(7 * 24 * 3600);
-        Self { hot_messages: 100, inbox: week, inbox_max: 1000, sends: true, last_seq: week }
+        Self { hot_messages: 100, inbox: week, inbox_messages: 0, sends: true, last_seq: week }
     }
 }
 
@@ -244,7 +244,7 @@ impl Warm {
             return;
         }
         let kept_ms = millis(self.settings.inbox);
-        let over = format!("-{}", self.settings.inbox_max.saturating_add(1));
+        let over = format!("-{}", self.settings.inbox_messages.saturating_add(1));
         batch
             .command("ZREMRANGEBYSCORE", 3)
             .key("im:inbox:", user)
@@ -269,13 +269,8 @@ impl Warm {
         }
     }
 
-    fn routes(
-        &self,
-        request: &RouteRequest<'_>,
-        answers: &[Value],
-        now_ms: u64,
-    ) -> Result<Routes, StoreError> {
-        let lives = Lives::of(&self.gateways, now_ms);
+    fn routes(&self, request: &RouteRequest<'_>, answers: &[Value]) -> Result<Routes, StoreError> {
+        let lives = Lives::of(&self.gateways);
         let (users, groups) = (request.users.len(), 2 * request.groups.len());
         let [whole, answers @ ..] = answers else { return Err(unknown()) };
         if answers.len() < users + groups || !Wholeness::read(whole, &lives) {
@@ -337,14 +332,14 @@ impl RouteCache for Warm {
         if self.settings.sends && !request.spoken.is_empty() {
             self.add_sends(&mut batch, request.spoken);
         }
-        if !self.settings.inbox.is_zero() {
+        if self.settings.inbox_messages > 0 {
             self.add_inboxes(&mut batch, request.spoken);
         }
         let answers = self.client.run_within(&batch, self.client.options().tick_timeout)?;
         if !asks {
             return Ok(Routes::default());
         }
-        self.routes(request, &answers, self.clock.now_ms())
+        self.routes(request, &answers)
     }
 }
 

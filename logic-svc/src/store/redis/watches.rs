@@ -107,7 +107,7 @@ impl Watches for SessionTable {
     ) -> Result<Vec<UserState>, StoreError> {
         let name = name_of(&self.life(connection.gateway)?, connection);
         let now_ms = self.clock.now_ms();
-        self.replace_list(&name, users, now_ms)?;
+        self.replace_list(&name, users)?;
         let states = self.states(users)?;
         let mut batch = self.client.batch();
         for (&user, state) in users.iter().zip(&states) {
@@ -179,7 +179,7 @@ impl SessionTable {
                 wanted |= ours;
                 self.news().next_round_ms = now_ms + ROUND_MS / 2;
             }
-            if wanted { self.watched(now_ms) } else { Ok(Vec::new()) }
+            if wanted { self.watched() } else { Ok(Vec::new()) }
         })();
         let mut news = self.news();
         news.all |= wanted && found.is_err();
@@ -188,7 +188,10 @@ impl SessionTable {
     }
 
     /// All users somebody wants to know of.
-    fn watched(&self, now_ms: u64) -> Result<Vec<UserId>, StoreError> {
+    fn watched(&self) -> Result<Vec<UserId>, StoreError> {
+        let mut batch = self.client.batch();
+        batch.time();
+        let now_ms = self.client.run(&batch)?.first().map_or(0, value::time_ms);
         let mut batch = self.client.batch();
         batch.command("ZREMRANGEBYSCORE", 3).key_text("watched", "");
         batch.argument(b"-inf").number(now_ms);
@@ -200,8 +203,7 @@ impl SessionTable {
 
     /// How things stand, and whether all gateways have told all their connections.
     fn look(&self, users: &[UserId]) -> Result<(Vec<UserState>, bool), StoreError> {
-        let (now_ms, lives) = self.now();
-        let oldest_s = self.oldest_s(now_ms);
+        let lives = self.lives();
         let mut states = Vec::with_capacity(users.len());
         let mut whole = true;
         for users in users.chunks(PIPELINE_MAX / 2) {
@@ -211,7 +213,9 @@ impl SessionTable {
                 batch.command("HGETALL", 1).key("user_session:", user);
                 batch.command("GET", 1).key("last_seen:", user);
             }
+            batch.time();
             let answers = self.client.run(&batch)?;
+            let oldest_s = self.oldest_s(answers.last());
             whole &= Wholeness::read(&answers[0], &lives);
             let state = |pair: &[Value]| UserState {
                 devices: devices(&pair[0], &lives, oldest_s),
@@ -223,10 +227,12 @@ impl SessionTable {
     }
 
     /// The list of a connection is this one now.
-    fn replace_list(&self, name: &str, users: &[UserId], now_ms: u64) -> Result<(), StoreError> {
+    fn replace_list(&self, name: &str, users: &[UserId]) -> Result<(), StoreError> {
         let mut batch = self.client.batch();
         batch.command("GET", 1).key_text("watching:", name);
-        let before = list_of(&self.client.run(&batch)?[0]);
+        batch.time();
+        let answers = self.client.run(&batch)?;
+        let (before, now_ms) = (list_of(&answers[0]), value::time_ms(&answers[1]));
         if before.is_empty() && users.is_empty() {
             return Ok(());
         }
@@ -313,9 +319,8 @@ impl SessionTable {
             both.partition(|(_, state)| whole || state.is_online());
         let mut batch = self.client.batch();
         for (user, state) in &known {
-            batch.script(scripts::TELL.sha(), 4).key("presence_told:", *user);
-            batch.number(state.is_online().into()).number(now_ms).number(APART_MS);
-            batch.number(2 * HOLDS_MS);
+            batch.script(scripts::TELL.sha(), 3).key("presence_told:", *user);
+            batch.number(state.is_online().into()).number(APART_MS).number(2 * HOLDS_MS);
         }
         let verdicts: Vec<i64> = match batch.is_empty() {
             true => Vec::new(),
@@ -329,7 +334,7 @@ impl SessionTable {
         }
         drop(news);
         let changed = known.into_iter().zip(verdicts).filter(|(_, verdict)| *verdict == 1);
-        self.watchers(changed.map(|(known, _)| known).collect(), now_ms, told)
+        self.watchers(changed.map(|(known, _)| known).collect(), told)
     }
 
     /// Those of the users whom somebody wants to know of.
@@ -354,23 +359,26 @@ impl SessionTable {
     fn watchers(
         &self,
         changed: Vec<(UserId, UserState)>,
-        now_ms: u64,
         told: &mut Vec<Turned>,
     ) -> Result<(), StoreError> {
         if changed.is_empty() {
             return Ok(());
         }
-        let (_, lives) = self.now();
+        let lives = self.lives();
         let mut batch = self.client.batch();
         for (user, _) in &changed {
-            batch.command("ZRANGEBYSCORE", 3).key("watch:", *user).number(now_ms);
-            batch.argument(b"+inf");
+            batch.command("ZRANGE", 4).key("watch:", *user).argument(b"0").argument(b"-1");
+            batch.argument(b"WITHSCORES");
         }
+        batch.time();
         let answers = self.client.run(&batch)?;
+        let now_ms = answers.last().map_or(0, value::time_ms);
         let mut dead = self.client.batch();
         for ((user, state), names) in changed.into_iter().zip(&answers) {
             let mut watchers = Vec::new();
-            for name in value::list(names).iter().map(value::bytes) {
+            let wanting = value::list(names).chunks_exact(2);
+            let wanting = wanting.filter(|pair| value::unsigned(&pair[1]) > now_ms);
+            for name in wanting.map(|pair| value::bytes(&pair[0])) {
                 match connection(name, &lives) {
                     Watcher::Lives(connection) => watchers.push(connection),
                     Watcher::Dead => {

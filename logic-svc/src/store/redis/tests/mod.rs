@@ -1,6 +1,7 @@
 //! Against real servers: keys of their own on the shared one, servers of their own for what breaks them.
 
 mod caches;
+mod clocks;
 mod faults;
 mod nodes;
 mod reports;
@@ -18,20 +19,35 @@ use crate::gateways::Gateways;
 use crate::ports::{Clock, Login, SessionChange, Sessions, StoreError};
 use server::Server;
 
-/// A time of day that tests move.
+/// A time of day that tests move; far from the server's, which nothing may depend on.
 struct Hand(AtomicU64);
-
-impl Hand {
-    fn pass_ms(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-}
 
 impl Clock for Hand {
     fn now_ms(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// Makes what lies in Redis older, as if time passed there: the server's own cannot be moved.
+/// `KEYS`: any keys; `ARGV`: by how many ms.
+const AGE: &str = r"
+local by = tonumber(ARGV[1])
+local function earlier(time, by) return string.format('%.0f', math.max(0, tonumber(time) - by)) end
+local function change(key, pattern, to)
+  local all = redis.call('HGETALL', key)
+  for i = 1, #all, 2 do redis.call('HSET', key, all[i], (string.gsub(all[i + 1], pattern, to))) end
+end
+for _, key in ipairs(KEYS) do
+  if string.find(key, 'user_session:', 1, true) then
+    change(key, '|(%d+)$', function(s) return '|' .. earlier(s, math.floor(by / 1000)) end)
+  elseif string.find(key, 'routes_marker', 1, true) then
+    change(key, '^(%d+)|(%d+)|', function(epoch, ms) return epoch .. '|' .. earlier(ms, by) .. '|' end)
+  elseif string.find(key, 'presence_told:', 1, true) then
+    local state, ms = string.match(redis.call('GET', key), '^(%d)|(%d+)$')
+    redis.call('SET', key, state .. '|' .. earlier(ms, by), 'KEEPTTL')
+  end
+end
+";
 
 /// Keys of one test, gone when it ends; with two gateways that live.
 struct Space {
@@ -75,8 +91,38 @@ impl Space {
 
     fn warm(&self) -> Warm {
         let clock: Arc<dyn Clock> = self.clock.clone();
-        let settings = WarmSettings::default();
+        let settings = WarmSettings { inbox_messages: 1000, ..WarmSettings::default() };
         Warm::new(self.client.clone(), Arc::clone(&self.gateways), clock, settings)
+    }
+
+    /// Time passes, here and for what lies in Redis.
+    fn pass_ms(&self, more: u64) {
+        self.clock.0.fetch_add(more, Ordering::Relaxed);
+        let client = ::redis::Client::open(self.address.as_str()).expect("a good address");
+        let mut connection = client.get_connection().expect("the server answers");
+        let keys = self.keys(&mut connection).expect("the server answers");
+        if !keys.is_empty() {
+            let mut age = ::redis::cmd("EVAL");
+            age.arg(AGE).arg(keys.len()).arg(keys).arg(more);
+            age.exec(&mut connection).expect("the server answers");
+        }
+    }
+
+    /// All keys of this test.
+    fn keys(&self, connection: &mut ::redis::Connection) -> ::redis::RedisResult<Vec<Vec<u8>>> {
+        let pattern = format!("{}*", self.prefix);
+        let mut keys = Vec::new();
+        let mut cursor = 0_u64;
+        loop {
+            let mut scan = ::redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(10_000);
+            let (next, found): (u64, Vec<Vec<u8>>) = scan.query(connection)?;
+            keys.extend(found);
+            cursor = next;
+            if cursor == 0 {
+                return Ok(keys);
+            }
+        }
     }
 
     fn gateway(&self, number: u64) -> u32 {
@@ -106,21 +152,7 @@ impl Drop for Space {
         }
         let Ok(client) = ::redis::Client::open(self.address.as_str()) else { return };
         let Ok(mut connection) = client.get_connection() else { return };
-        let pattern = format!("{}*", self.prefix);
-        let mut keys = Vec::new();
-        let mut cursor = 0_u64;
-        loop {
-            let mut scan = ::redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(10_000);
-            let Ok((next, found)) = scan.query::<(u64, Vec<Vec<u8>>)>(&mut connection) else {
-                return;
-            };
-            keys.extend(found);
-            cursor = next;
-            if cursor == 0 {
-                break;
-            }
-        }
+        let Ok(keys) = self.keys(&mut connection) else { return };
         for keys in keys.chunks(1000) {
             let _ = ::redis::cmd("UNLINK").arg(keys).exec(&mut connection);
         }

@@ -33,7 +33,7 @@ fn register(space: &Space, table: &SessionTable, sessions: &[&[Session]; 2]) -> 
         }
     }
     assert_eq!(is_whole(space), sessions.iter().all(|sessions| sessions.is_empty()));
-    space.clock.pass_ms(1500);
+    space.pass_ms(1500);
     for (number, sessions) in (1..).zip(sessions) {
         assert!(!table.report(space.gateway(number), sessions.len() as u32).unwrap());
     }
@@ -58,12 +58,12 @@ fn routes_are_whole_when_every_gateway_told_of_its_connections() {
     assert!(!table.report(space.gateway(3), 0).unwrap());
     assert!(is_whole(&space));
     // After a while everything is told again, and routes stay whole meanwhile.
-    space.clock.pass_ms(400_000);
+    space.pass_ms(400_000);
     assert!(table.report(space.gateway(1), 3).unwrap() && is_whole(&space));
     assert_eq!(table.register_all(space.gateway(1), &one).unwrap(), []);
     assert!(!table.report(space.gateway(1), 3).unwrap() && is_whole(&space));
     // Whoever is not told of any more is gone some time.
-    space.clock.pass_ms(600_000);
+    space.pass_ms(600_000);
     assert_eq!(of(&table, 1), [(space.gateway(1), 0, 1, 1)]);
     assert_eq!(change(&table, 8, vec![login(1, "c", space.on(2, 5))]).unwrap(), [Login::Added]);
     assert_eq!(value::int(&space.ask("HLEN", "user_session:1", &[])), 2);
@@ -79,7 +79,7 @@ fn too_few_connections_are_not_all_of_them() {
     assert!(table.report(gateway, 1000).unwrap());
     table.register_all(gateway, &[session(1, "a", 1)]).unwrap();
     assert!(!table.report(gateway, 1000).unwrap());
-    space.clock.pass_ms(1500);
+    space.pass_ms(1500);
     assert!(table.report(gateway, 1000).unwrap() && !is_whole(&space));
 }
 
@@ -125,7 +125,7 @@ fn presence_tells_devices_and_when_somebody_was_seen_last() {
     };
     assert_eq!(devices(&there[0]), ["a/web", "b/web"]);
     assert!(there[0].is_online() && there[0].last_seen_ms == 0 && !there[1].is_online());
-    space.clock.pass_ms(5000);
+    space.pass_ms(5000);
     change(&table, 8, vec![closed(1, space.on(1, 1)), closed(1, space.on(2, 1))]).unwrap();
     let gone = table.states(&[1]).unwrap().remove(0);
     assert_eq!((gone.is_online(), gone.last_seen_ms), (false, space.clock.now_ms()));

@@ -80,7 +80,7 @@ fn nobody_is_left_out_for_a_clock_or_a_gateway_that_is_new() {
     let new = space.gateways.number_of("gw-9", 99);
     let on_new = ConnectionId { gateway: new, ..space.on(1, 7) };
     change(&table, 8, vec![login(3, "x", space.on(1, 1)), login(3, "y", on_new)]).unwrap();
-    space.clock.pass_ms(3_600_000);
+    space.pass_ms(3_600_000);
     let request = RouteRequest { users: &[3], ..Default::default() };
     let mut found = warm.tick(&request).unwrap().connections.remove(0);
     found.sort_by_key(|one| one.gateway);
@@ -107,9 +107,9 @@ fn mirrors_inboxes_and_sends_are_kept() {
     let asked = [send(9, 1, "m4"), send(9, 2, "m4"), send(10, 1, "m4"), send(10, 1, "m1")];
     let there = |seq| Some(Sent { seq, message_id: 1000 + seq });
     assert_eq!(warm.seen(&asked).unwrap(), [there(4), None, None, there(1)]);
-    space.clock.pass_ms(59_000);
+    space.pass_ms(59_000);
     assert_eq!(warm.seen(&asked[..1]).unwrap(), [there(4)]);
-    space.clock.pass_ms(60_000);
+    space.pass_ms(60_000);
     assert_eq!(warm.seen(&asked[..1]).unwrap(), [None]);
 }
 

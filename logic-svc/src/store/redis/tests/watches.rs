@@ -18,7 +18,7 @@ fn told(space: &Space, table: &SessionTable) -> Vec<Turned> {
     let mut all = Vec::new();
     for _ in 0..4 {
         all.extend(table.turned().unwrap());
-        space.clock.pass_ms(600);
+        space.pass_ms(600);
     }
     all
 }
@@ -69,7 +69,7 @@ fn whoever_flaps_is_told_once_a_second_and_the_last_state_last() {
         all.extend(table.turned().unwrap());
         change(&table, 8, vec![closed(7, space.on(2, 1))]).unwrap();
         all.extend(table.turned().unwrap());
-        space.clock.pass_ms(100);
+        space.pass_ms(100);
     }
     assert!((2..=6).contains(&all.len()), "five seconds: {all:?}");
     all.extend(told(&space, &table));
@@ -104,7 +104,7 @@ fn what_a_dead_service_left_untold_is_told_by_another_one() {
     change(&one, 8, vec![login(7, "p", space.on(2, 1))]).unwrap();
     drop(one);
     space.ask("DEL", "presence_round", &[]);
-    space.clock.pass_ms(60_000);
+    space.pass_ms(60_000);
     assert_eq!(brief(&told(&space, &two)), [(7, true, 1)]);
 }
 
