@@ -96,6 +96,16 @@ pub trait Crowds: Send + Sync {
         after: UserId,
         limit: u32,
     ) -> Result<Vec<UserId>, StoreError>;
+    /// Conversations with numbers above `after`, ascending, whose messages reach their members in the other way than
+    /// they should: written to each although there are `up` members or more, or read although there are fewer than
+    /// `down`. Each with the way that is right. All conversations are looked through.
+    fn misfits(
+        &self,
+        up: u32,
+        down: u32,
+        after: ConversationNo,
+        limit: u32,
+    ) -> Result<Vec<(Large, Fanout)>, StoreError>;
 }
 
 /// What gateways report, and at which gateways large conversations are listened to.

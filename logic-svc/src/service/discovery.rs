@@ -18,6 +18,8 @@ use cluster::log::SetFilter;
 
 /// How often etcd is asked whether it answers.
 const ASK_EVERY: Duration = Duration::from_secs(2);
+/// Pauses after attempts to have groups switched that failed, in seconds.
+const SWITCH_AGAIN_S: [u64; 5] = [1, 2, 5, 15, 60];
 
 /// Keeps the list of gateways that live; work about those that went is handed over where `sweeps`.
 pub(super) fn follow_gateways(mut discovery: Discovery, parts: Arc<Parts>, sweeps: bool) {
@@ -74,19 +76,40 @@ pub(super) fn follow_config(
     });
 }
 
-fn apply(own: &Values, dynamic: &BTreeMap<String, String>, parts: &Parts, set_filter: &SetFilter) {
+fn apply(
+    own: &Values,
+    dynamic: &BTreeMap<String, String>,
+    parts: &Arc<Parts>,
+    set_filter: &SetFilter,
+) {
     let (values, faults) = own.overlay(dynamic);
     for fault in faults {
         tracing::warn!(%fault, "left as it was");
     }
     match values.integer("fanout_switch_members") {
-        Ok(members) => parts.threshold.set(members),
+        Ok(members) if parts.threshold.set(members) => switch_groups(parts, members),
+        Ok(_) => {}
         Err(fault) => tracing::warn!(%fault, "left as it was"),
     }
     let filter = values.text("log").map_err(|fault| fault.to_string());
     if let Err(error) = filter.and_then(set_filter) {
         tracing::warn!(error, "the log is left as it was");
     }
+}
+
+/// Has groups switched that another threshold moved to its other side.
+fn switch_groups(parts: &Arc<Parts>, members: u32) {
+    tracing::info!(members, "from so many members on a group is large now");
+    let watch = parts.watch.clone();
+    tokio::task::spawn_blocking(move || {
+        for pause_s in SWITCH_AGAIN_S {
+            match watch.threshold_changed() {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, "not all groups were looked at"),
+            }
+            std::thread::sleep(Duration::from_secs(pause_s));
+        }
+    });
 }
 
 /// Notes whether etcd answers, for whoever asks how this service is.

@@ -60,6 +60,22 @@ impl Crowds for Group {
         let members = u64::from(self.crowd.lock().unwrap().members);
         Ok((after + 1..=members).collect())
     }
+    fn misfits(
+        &self,
+        up: u32,
+        down: u32,
+        after: ConversationNo,
+        _: u32,
+    ) -> Result<Vec<(Large, Fanout)>, StoreError> {
+        let crowd = *self.crowd.lock().unwrap();
+        let right = match crowd.fanout {
+            Fanout::Write if crowd.members >= up => Fanout::Read,
+            Fanout::Read if crowd.members < down => Fanout::Write,
+            _ => return Ok(Vec::new()),
+        };
+        let group = Large { no: crowd.no, id: "g".to_owned() };
+        Ok((crowd.no > after).then_some((group, right)).into_iter().collect())
+    }
 }
 
 impl PushOut for Group {
@@ -243,6 +259,22 @@ fn members_are_told_and_the_switch_is_handed_over_at_the_thresholds() {
     assert_eq!(group.take(), ["joined [] left [2]", "task large=false"]);
     let (_, parts) = self::parts(5, Fanout::Read, true);
     assert!(parts.watch.changed(&change).is_err(), "whoever asked is to ask again");
+}
+
+#[test]
+fn another_threshold_has_groups_switched_that_nobody_joins_or_leaves() {
+    let (group, parts) = parts(10, Fanout::Write, false);
+    assert!(!parts.watch.threshold().set(5), "the same");
+    parts.watch.threshold_changed().unwrap();
+    assert_eq!(group.take(), ["task large=true"]);
+    spread(&parts, &task(true), &|_| {}).unwrap();
+    group.take();
+    // 80 % of 12 are 10: not below.
+    for (threshold, handed_over) in [(12, &[][..]), (13, &["task large=false".to_owned()])] {
+        assert!(parts.watch.threshold().set(threshold));
+        parts.watch.threshold_changed().unwrap();
+        assert_eq!(group.take(), handed_over, "{threshold}");
+    }
 }
 
 fn record(payload: Vec<u8>) -> Record {

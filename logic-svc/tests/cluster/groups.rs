@@ -46,20 +46,7 @@ fn a_group_becomes_large_and_small_again_and_no_message_falls_between() {
         let told = interests(mail);
         users.iter().all(|user| told.iter().any(|one| one.joined.contains(user))).then_some(())
     });
-    let mut large = false;
-    for n in 0..200 {
-        let id = world.send((users[0], 1), "crowd", &format!("{n}"));
-        world.acked(&id);
-        let (group, targets) = (in_group(&world.mail, &id), world.targets(&id));
-        assert!(group != (targets == [2, 3, 4]), "either way, once: {group} {targets:?}");
-        assert!(group || !large, "it does not go back");
-        large = group;
-        if large {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    assert!(large, "it never became large");
+    until_large(&mut world, (users[0], 1), &[2, 3, 4]);
     // Whoever logs in is told of it.
     let (_, replies) = world.login(a, "ben", 9);
     assert_eq!(replies.interests.len(), 1);
@@ -70,14 +57,67 @@ fn a_group_becomes_large_and_small_again_and_no_message_falls_between() {
     world.wait_for("the leave is told", |mail| {
         interests(mail).iter().any(|one| one.left == [users[3]]).then_some(())
     });
+    until_small(&mut world, (users[0], 1), &[2, 3, 9]);
+}
+
+/// Sends until messages go to the gateway as a whole. Until then they go to each of these sessions.
+fn until_large(world: &mut World, sender: (u64, u32), others: &[u32]) {
     for n in 0..200 {
-        let id = world.send((users[0], 1), "crowd", &format!("again {n}"));
+        let id = world.send(sender, "crowd", &format!("{n}"));
         world.acked(&id);
-        if world.targets(&id) == [2, 3, 9] {
+        let (group, targets) = (in_group(&world.mail, &id), world.targets(&id));
+        assert!(group != (targets == others), "either way, once: {group} {targets:?}");
+        if group {
             return;
         }
-        assert!(in_group(&world.mail, &id));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("it never became large");
+}
+
+/// Sends until messages go to each of these sessions. Until then they go to the gateway as a whole.
+fn until_small(world: &mut World, sender: (u64, u32), others: &[u32]) {
+    for n in 0..200 {
+        let id = world.send(sender, "crowd", &format!("again {n}"));
+        world.acked(&id);
+        let (group, targets) = (in_group(&world.mail, &id), world.targets(&id));
+        assert!(group != (targets == others), "either way, once: {group} {targets:?}");
+        if !group {
+            return;
+        }
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     panic!("it never became small");
+}
+
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn another_threshold_switches_a_group_that_nobody_joins_or_leaves() {
+    let mut world = World::new();
+    let a = world.start("a", &["--fanout-switch-members", "4"], &[]);
+    let names = ["ann", "ben", "cid"];
+    let users: Vec<u64> = (0..3).map(|n| world.login(a, names[n], n as u32 + 1).0).collect();
+    let sessions: Vec<(u64, u32)> = (0..3).map(|n| (users[n], n as u32 + 1)).collect();
+    world.report(a, &sessions);
+    let create = CreateConversation {
+        r#type: "group".to_owned(),
+        conversation_id: "crowd".to_owned(),
+        members: vec!["ben".to_owned(), "cid".to_owned()],
+        ..CreateConversation::default()
+    };
+    let made = world.ask(a, users[0], 1, Request::Create(create));
+    assert!(matches!(made, Reply::Conversation(_)), "{made:?}");
+    let id = world.send((users[0], 1), "crowd", "small");
+    world.acked(&id);
+    assert_eq!(world.targets(&id), [2, 3]);
+    for _ in 0..2 {
+        let set = |world: &World, members: &str| {
+            let put = world.etcd.put_config("fanout_switch_members", members);
+            world.runtime.block_on(put).unwrap();
+        };
+        set(&world, "3");
+        until_large(&mut world, (users[0], 1), &[2, 3]);
+        set(&world, "10");
+        until_small(&mut world, (users[0], 1), &[2, 3]);
+    }
 }

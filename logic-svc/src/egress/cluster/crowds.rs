@@ -14,6 +14,9 @@ use crate::ports::{
     Crowds, Fanout, MembersChanged, PushOut, Reports, Sessions, StoreError, TaskOut,
 };
 
+/// Conversations looked up at a time after the threshold changed.
+const PAGE: u32 = 500;
+
 /// How long gateways may take to be told before whoever joins is asked to try again.
 const TELL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -28,9 +31,11 @@ impl Threshold {
         Self(Arc::new(AtomicU32::new(members.max(1))))
     }
 
-    /// Other than before from now on, for groups whose members change.
-    pub fn set(&self, members: u32) {
-        self.0.store(members.max(1), Ordering::Relaxed);
+    /// Other than before from now on; whether that is another number. [`CrowdWatch::threshold_changed`] is for groups
+    /// that are on the other side of it now.
+    pub fn set(&self, members: u32) -> bool {
+        let members = members.max(1);
+        self.0.swap(members, Ordering::Relaxed) != members
     }
 
     /// From here on a group is large.
@@ -98,6 +103,26 @@ impl CrowdWatch {
             _ => return Ok(()),
         };
         self.tasks.hand_over(conversation_id, spread(conversation_id, wanted))
+    }
+
+    /// Told after the threshold changed: hands over the switch of every group that is on the other side of it now.
+    /// Every service does, so that the last one to hear of it comes after all have; what is done is not done again.
+    ///
+    /// # Errors
+    /// Some were not handed over; may be told again.
+    pub fn threshold_changed(&self) -> Result<(), StoreError> {
+        let mut after: ConversationNo = 0;
+        loop {
+            let (up, down) = (self.threshold.up(), self.threshold.down());
+            let misfits = self.crowds.misfits(up, down, after, PAGE)?;
+            for (group, fanout) in &misfits {
+                self.tasks.hand_over(&group.id, spread(&group.id, *fanout == Fanout::Read))?;
+            }
+            match misfits.last() {
+                Some((last, _)) if misfits.len() >= PAGE as usize => after = last.no,
+                _ => return Ok(()),
+            }
+        }
     }
 
     /// The gateways of those who came in get the messages from now on.

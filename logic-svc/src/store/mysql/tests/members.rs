@@ -3,8 +3,8 @@
 use super::*;
 use crate::domain::conversation::Kind;
 use crate::ports::{
-    Change, ConversationInfo, ConversationRecord, Created, Crowds, Fanout, Known, Large, Members,
-    NewGroup,
+    Backend, Change, ConversationInfo, ConversationRecord, Created, Crowds, Fanout, Known, Large,
+    Members, NewGroup, Tip,
 };
 
 fn group(store: &Store, id: &str, owner: u64, members: &[u64]) -> ConversationInfo {
@@ -87,6 +87,31 @@ fn a_second_directory_sees_joins_leaves_and_switches() {
     assert_eq!(ours.members_after(info.no, users[0], 9).unwrap(), [users[2]]);
     assert!(ours.set_fanout(info.no, Fanout::Write, 20).unwrap());
     assert_eq!((large(500)[0].len(), large(2)[0].len(), large(3)[0].len()), (0, 1, 0));
+}
+
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn groups_on_the_wrong_side_of_a_threshold_are_found() {
+    let database = Database::new();
+    let store = database.open();
+    let users = store.ensure_users(&["a"], 1).unwrap();
+    let wanted: Vec<Ensure> =
+        (0..4).map(|n| Ensure::DevGroup { id: format!("g{n}"), user: users[0] }).collect();
+    let made = Directory::new(Arc::clone(&store)).ensure(&wanted, 1 << 30).unwrap();
+    let nos: Vec<u64> = made.into_iter().map(|record| record.unwrap().no).collect();
+    for no in &nos[2..] {
+        assert!(store.set_fanout(*no, Fanout::Read, 0).unwrap());
+    }
+    let found = |up, down, after, limit| -> Vec<(u64, Fanout)> {
+        let found = store.misfits(up, down, after, limit).unwrap();
+        found.into_iter().map(|(group, right)| (group.no, right)).collect()
+    };
+    assert_eq!(found(2, 1, 0, 9), []);
+    assert_eq!(found(1, 1, 0, 9), [(nos[0], Fanout::Read), (nos[1], Fanout::Read)]);
+    assert_eq!(found(3, 2, 0, 9), [(nos[2], Fanout::Write), (nos[3], Fanout::Write)]);
+    assert_eq!(found(3, 2, nos[2], 9), [(nos[3], Fanout::Write)]);
+    assert_eq!(found(3, 2, 0, 1), [(nos[2], Fanout::Write)]);
+    assert_eq!(store.misfits(3, 2, nos[2], 9).unwrap()[0].0.id, "g3");
 }
 
 #[test]
@@ -261,4 +286,32 @@ fn a_large_group_is_read_in_pages() {
     let record = directory.conversation("huge").unwrap().unwrap();
     assert_eq!(record.members.len() as u64, MEMBERS);
     assert!(record.members.contains(owner) && record.members.contains(owner + MEMBERS - 1));
+}
+
+/// What a login that resumes asks.
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn tips_are_those_of_the_users_own_conversations_in_the_order_asked() {
+    let database = Database::new();
+    let mut fixture = Fixture::new(&database);
+    let (alice, bob) = (fixture.users[0], fixture.users[1]);
+    let store = Arc::clone(&fixture.store);
+    let made = ["g", "left", "not in", "empty"].map(|id| {
+        let members: &[u64] = if id == "not in" { &[] } else { &[alice] };
+        group(&store, id, bob, members)
+    });
+    assert!(store.leave(&made[1], alice).unwrap());
+    for no in [made[0].no, made[0].no, made[1].no, made[2].no] {
+        fixture.append(&[(no, bob, b"x".to_vec())]).unwrap();
+    }
+    let tip = |at: usize, last_seq| Some(Tip { no: made[at].no, last_seq });
+    let asked = ["empty", "left", "G", "g", "not in", "nowhere", "g"];
+    let found = store.tips(&asked, alice).unwrap();
+    assert_eq!(found, [tip(3, 0), None, None, tip(0, 2), None, None, tip(0, 2)]);
+    let many: Vec<String> =
+        (0..600).map(|n| if n == 599 { "g".into() } else { format!("c{n}") }).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let found = store.tips(&many, bob).unwrap();
+    assert_eq!((found.len(), found[599], found.iter().flatten().count()), (600, tip(0, 2), 1));
+    assert_eq!(store.tips(&[], bob).unwrap(), []);
 }
