@@ -69,6 +69,40 @@ pub enum Fault {
     NoUniqueKey,
     /// Senders are answered before their message is in the database.
     AckBeforeCommit,
+    /// What belongs to an earlier life of a gateway is taken for its present one's.
+    AnyEpoch,
+    /// While routes are not known, gateways are not asked for the receivers.
+    NoBroadcast,
+    /// A gateway whose registration went is spoken to no more at once.
+    NoLingering,
+    /// The connection whose place a login took is not closed.
+    NoKick,
+    /// A record that cannot be worked is not set apart.
+    NoDeadLetters,
+}
+
+#[cfg(feature = "fault-injection")]
+impl Fault {
+    /// Names in `CORELANE_FAULT`.
+    pub const NAMED: &[(&str, Self)] = &[
+        ("no_dedupe", Self::NoUniqueKey),
+        ("ack_before_commit", Self::AckBeforeCommit),
+        ("any_epoch", Self::AnyEpoch),
+        ("no_broadcast", Self::NoBroadcast),
+        ("no_lingering", Self::NoLingering),
+        ("no_kick", Self::NoKick),
+        ("no_dead_letters", Self::NoDeadLetters),
+    ];
+
+    /// Whether `CORELANE_FAULT` named this one when it was first looked at.
+    #[must_use]
+    pub fn is_asked_for(self) -> bool {
+        static ASKED: std::sync::LazyLock<Option<Fault>> = std::sync::LazyLock::new(|| {
+            let name = std::env::var("CORELANE_FAULT").ok()?;
+            Fault::NAMED.iter().find(|(known, _)| *known == name).map(|&(_, fault)| fault)
+        });
+        *ASKED == Some(self)
+    }
 }
 
 impl Default for Config {

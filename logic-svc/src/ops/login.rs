@@ -111,6 +111,10 @@ impl Operations {
             let reply = |resumed| reply(connection, call_reply::Reply::Resumed(resumed));
             answer(resumed.map(reply).collect());
         }
+        #[cfg(feature = "fault-injection")]
+        if crate::config::Fault::NoKick.is_asked_for() {
+            work.replaced.clear();
+        }
         if !work.replaced.is_empty() {
             let told = |(old, why)| ended(old, close_code::REPLACED, why);
             self.notifier.end(work.replaced.into_iter().map(told).collect());

@@ -132,6 +132,10 @@ impl<R: RouteCache> PublishTick for Collecting<'_, R> {
                         to.warned = Some(Instant::now());
                         tracing::warn!(%error, "routes are unknown: every gateway is asked");
                     }
+                    #[cfg(feature = "fault-injection")]
+                    if crate::config::Fault::NoBroadcast.is_asked_for() {
+                        return records.finish();
+                    }
                     broadcast(&mut records, &to.gateways.reachable(), deliveries, &talks);
                 }
             }

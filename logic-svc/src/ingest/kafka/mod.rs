@@ -280,6 +280,10 @@ impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
     /// Keeps a record that cannot be worked for somebody to look at; then the partition goes on.
     fn bury(&self, poisoned: &Poisoned, token: Token) -> Result<u64, String> {
         let Poisoned { record, reason, attempts } = poisoned;
+        #[cfg(feature = "fault-injection")]
+        if crate::config::Fault::NoDeadLetters.is_asked_for() {
+            return Err(format!("a record is tried again: {reason}"));
+        }
         let (topic, partition) = (&*record.topic, record.partition);
         tracing::error!(topic, partition, offset = record.offset, reason, "a record was set apart");
         metrics::counter!("corelane_logic_dead_letters_total").increment(1);
