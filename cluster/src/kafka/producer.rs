@@ -133,6 +133,13 @@ impl Producer {
         })
     }
 
+    /// Asks the broker for a topic that was not there, so that records for it are taken if it is there by now. Blocks
+    /// for `limit` at most.
+    pub fn look_for(&self, topic: &str, limit: Duration) {
+        // The answer is taken in by the client itself; without one the topic stays as it was.
+        let _ = self.inner.client().fetch_metadata(Some(topic), limit);
+    }
+
     /// Records taken whose delivery has not been told yet.
     #[must_use]
     pub fn in_flight(&self) -> usize {

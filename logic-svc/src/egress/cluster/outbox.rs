@@ -25,6 +25,11 @@ const TAG_SHIFT: u32 = 48;
 const FULL_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait between two attempts at a full queue.
 const FULL_WAIT: Duration = Duration::from_millis(2);
+/// How long the topic of a gateway that is registered may be missing before records for it are dropped.
+const MISSING_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait between two looks for such a topic, and for the answer to one.
+const MISSING_WAIT: Duration = Duration::from_millis(50);
+const MISSING_LOOK: Duration = Duration::from_secs(1);
 /// How long work that is handed over may take to be durable.
 const TASK_LIMIT: Duration = Duration::from_secs(5);
 
@@ -96,9 +101,9 @@ struct Deliveries {
 
 impl Deliveries {
     fn told(&self, token: Token, result: Result<(), DeliveryError>) {
-        // A gateway that is gone wants nothing; a record that is too large will never be taken.
+        // A gateway that is gone wants nothing, what it is sent is loose; a record that is too large will never be taken.
         let result = match result {
-            Err(DeliveryError::UnknownTopic) => Ok(()),
+            Err(DeliveryError::UnknownTopic) if Acks::tag_of(token) == TAG_LOOSE => Ok(()),
             Err(DeliveryError::TooLarge) => {
                 tracing::error!("a record was dropped: it is larger than Kafka takes");
                 Ok(())
@@ -173,6 +178,8 @@ pub struct Outbox {
     gateways: Arc<Gateways>,
     deliveries: Arc<Deliveries>,
     next: AtomicU64,
+    /// Topics of registered gateways that were not there, and since when.
+    missing: Mutex<HashMap<String, Instant>>,
 }
 
 impl Outbox {
@@ -187,7 +194,8 @@ impl Outbox {
     ) -> Result<Self, SetupError> {
         let deliveries = Arc::new(Deliveries::default());
         let producer = RwLock::new(connect(&settings, &deliveries)?);
-        Ok(Self { producer, settings, topics, gateways, deliveries, next: AtomicU64::new(1) })
+        let (next, missing) = (AtomicU64::new(1), Mutex::default());
+        Ok(Self { producer, settings, topics, gateways, deliveries, next, missing })
     }
 
     /// The topics.
@@ -249,7 +257,12 @@ impl Outbox {
         for (gateway, record) in records {
             let Some(life) = self.gateways.life(gateway) else { continue };
             let topic = self.settings.push(&life.id);
-            sent += u64::from(self.send(&topic, 0, None, &record.encode_to_vec(), trace, token)?);
+            let payload = record.encode_to_vec();
+            // Nobody waits for what a gateway is sent that is gone.
+            let wanted = self.gateways.is_reachable(gateway);
+            let token = if wanted { token } else { u64::from(TAG_LOOSE) << TAG_SHIFT };
+            let taken = self.send(&topic, 0, None, &payload, trace, token)?;
+            sent += u64::from(taken && wanted);
         }
         Ok(sent)
     }
@@ -300,7 +313,14 @@ impl Outbox {
         let until = Instant::now() + FULL_LIMIT;
         loop {
             match self.working_producer().send(topic, partition, key, payload, &headers, token) {
-                Ok(()) => return Ok(true),
+                Ok(()) => {
+                    self.missing().remove(topic);
+                    return Ok(true);
+                }
+                Err(SendError::UnknownTopic) if self.is_awaited(topic) => {
+                    std::thread::sleep(MISSING_WAIT);
+                    self.producer().look_for(topic, MISSING_LOOK);
+                }
                 Err(SendError::UnknownTopic) => return Ok(false),
                 Err(SendError::TooLarge) => {
                     tracing::error!(
@@ -316,6 +336,31 @@ impl Outbox {
                 Err(error) => return Err(OutboxError::Unavailable(error.to_string())),
             }
         }
+    }
+
+    /// Whether a topic that is not there may still come: it is that of a gateway that is registered, and has not been
+    /// missing for long. So a gateway without a topic holds up others once, and not with every record.
+    fn is_awaited(&self, topic: &str) -> bool {
+        let has_it =
+            |no| self.gateways.life(no).is_some_and(|life| self.settings.push(&life.id) == topic);
+        if !self.gateways.live().into_iter().any(has_it) {
+            return false;
+        }
+        let mut missing = self.missing();
+        let since = *missing.entry(topic.to_owned()).or_insert_with(Instant::now);
+        let awaited = since.elapsed() < MISSING_LIMIT;
+        if !awaited {
+            metrics::counter!("corelane_logic_records_lost_total").increment(1);
+            tracing::warn!(
+                topic,
+                "a record was dropped: its gateway is registered but has no topic"
+            );
+        }
+        awaited
+    }
+
+    fn missing(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send_and_wait(
@@ -396,98 +441,4 @@ fn unavailable(error: OutboxError) -> StoreError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What was under way is told as lost, and the next record goes by another producer.
-    #[test]
-    fn a_producer_that_is_of_no_use_any_more_is_made_anew_once() {
-        let settings = Settings { brokers: "127.0.0.1:1".to_owned(), ..Settings::default() };
-        let topics = Topics {
-            upstream: "u".to_owned(),
-            upstream_partitions: 1,
-            tasks: "t".to_owned(),
-            task_partitions: 1,
-            dead_letters: "d".to_owned(),
-        };
-        let outbox = Outbox::new(settings, topics, Arc::default()).unwrap();
-        let ledger = Arc::new(Ledger::new(3));
-        outbox.begin(&ledger);
-        let token = ledger.acks.begin(next(10));
-        assert_eq!(outbox.send("d", 0, None, b"x", None, token), Ok(true));
-        let broken = outbox.working_producer();
-        let new = outbox.renew(&broken);
-        assert!(!Arc::ptr_eq(&broken, &new));
-        assert!(Arc::ptr_eq(&outbox.renew(&broken), &new), "by whoever was first");
-        drop(broken);
-        assert!(ledger.failed(), "the tick is worked again");
-        assert_eq!(outbox.send("d", 0, None, b"y", None, token), Ok(true));
-        assert_eq!((new.in_flight(), outbox.producer().in_flight()), (1, 1));
-    }
-
-    fn ledger(tag: u16) -> (Deliveries, Arc<Ledger>) {
-        let (deliveries, ledger) = (Deliveries::default(), Arc::new(Ledger::new(tag)));
-        *deliveries.ledger.write().unwrap() = Some(Arc::clone(&ledger));
-        (deliveries, ledger)
-    }
-
-    fn next(offset: i64) -> Vec<(String, u32, i64)> {
-        vec![("t".to_owned(), 0, offset)]
-    }
-
-    #[test]
-    fn offsets_wait_for_every_record_of_their_tick() {
-        let (deliveries, ledger) = ledger(3);
-        let token = ledger.acks.begin(next(10));
-        ledger.acks.expect(token, 3);
-        deliveries.told(token, Ok(()));
-        deliveries.told(token, Err(DeliveryError::UnknownTopic));
-        assert!(ledger.acks.take_committable().is_empty(), "one is missing");
-        deliveries.told(token, Err(DeliveryError::TooLarge));
-        assert_eq!(ledger.acks.take_committable(), next(10), "nobody will ever take the last two");
-        assert!(!ledger.failed());
-    }
-
-    #[test]
-    fn a_lost_record_keeps_its_offsets_and_asks_for_another_reading() {
-        let (deliveries, ledger) = ledger(3);
-        let token = ledger.acks.begin(next(10));
-        ledger.acks.expect(token, 1);
-        deliveries.told(token, Err(DeliveryError::TimedOut));
-        assert!(ledger.failed() && ledger.acks.take_committable().is_empty());
-    }
-
-    #[test]
-    fn what_an_earlier_life_sent_counts_for_nothing_now() {
-        let (_, earlier) = ledger(3);
-        let old = earlier.acks.begin(next(5));
-        let (deliveries, ledger) = ledger(4);
-        let token = ledger.acks.begin(next(10));
-        ledger.acks.expect(token, 1);
-        deliveries.told(old, Ok(()));
-        deliveries.told(old, Err(DeliveryError::Closed));
-        assert!(!ledger.failed() && ledger.acks.take_committable().is_empty());
-        deliveries.told(token, Ok(()));
-        assert_eq!(ledger.acks.take_committable(), next(10));
-    }
-
-    #[test]
-    fn whoever_waits_is_told_all_or_why_not() {
-        let deliveries = Deliveries::default();
-        let token = |n: u64| (u64::from(TAG_WAITED) << TAG_SHIFT) | n;
-        let begin = |n: u64, missing| {
-            deliveries.waits().insert(token(n), Wait { missing, lost: None });
-        };
-        begin(1, 2);
-        deliveries.told(token(1), Ok(()));
-        deliveries.told(token(1), Ok(()));
-        assert_eq!(deliveries.wait(token(1), Duration::ZERO), Ok(()));
-        begin(2, 2);
-        deliveries.told(token(2), Ok(()));
-        assert!(deliveries.wait(token(2), Duration::ZERO).is_err(), "one is missing");
-        begin(3, 1);
-        deliveries.told(token(3), Err(DeliveryError::TimedOut));
-        assert!(deliveries.wait(token(3), Duration::ZERO).is_err());
-        assert!(deliveries.waits().is_empty(), "nothing is kept");
-    }
-}
+mod tests;
