@@ -1,6 +1,7 @@
 //! gRPC: what gateways and administrators ask. Batches stay whole; whatever blocks runs on a bounded number of threads.
 
 mod admin;
+mod gate;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use proto::v1::{
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
@@ -46,6 +48,8 @@ pub(crate) struct Parts {
     pub(crate) letters: Arc<dyn DeadLetters>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) about: About,
+    /// What administrators have to name; `None`: they are answered on this machine only.
+    pub(crate) admin_token: Option<String>,
     /// Batches worked at the same time.
     pub(crate) threads: usize,
 }
@@ -65,6 +69,7 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
     let threads = parts.threads.max(1);
+    let gate = gate::Gate::new(parts.admin_token.as_deref());
     let shared = Shared {
         parts: Arc::new(parts),
         // Logins must not wait behind a page of history.
@@ -87,7 +92,10 @@ pub(crate) async fn serve(
                 .max_decoding_message_size(REQUEST_MAX)
                 .max_encoding_message_size(REPLY_MAX),
         )
-        .add_service(AdminServer::new(shared).max_encoding_message_size(REPLY_MAX));
+        .add_service(InterceptedService::new(
+            AdminServer::new(shared).max_encoding_message_size(REPLY_MAX),
+            gate,
+        ));
     match reflection {
         Ok(reflection) => router = router.add_service(reflection),
         Err(error) => tracing::warn!(%error, "no gRPC reflection"),

@@ -290,6 +290,7 @@ async fn serve(settings: &Settings, parts: &Arc<Parts>) -> Result<Servers> {
         letters: Arc::clone(&parts.letters),
         outbox: Arc::clone(&parts.outbox),
         about,
+        admin_token: settings.admin_token.clone(),
         threads: settings.rpc_threads,
     };
     let until_stopped = |mut stopping: tokio::sync::watch::Receiver<bool>| async move {

@@ -138,7 +138,11 @@ impl Parts {
             self.redis.clone(),
             Arc::clone(&self.gateways),
             Arc::clone(&self.clock),
-            WarmSettings { inbox: settings.inbox_window, ..WarmSettings::default() },
+            WarmSettings {
+                inbox: settings.inbox_window,
+                inbox_messages: settings.inbox_messages,
+                ..WarmSettings::default()
+            },
         );
         Pipeline::new(
             Patient::new(Log::new(Arc::clone(&self.store)), patience.clone()),

@@ -26,6 +26,7 @@ const OWN: &[Key] = &[
     Key::new("grpc_listen", Kind::Address, "127.0.0.1:9090", "Address for gRPC of gateways and administrators; port 0 picks one"),
     Key::new("http_listen", Kind::Address, "127.0.0.1:9091", "Address for REST, /healthz and /readyz; port 0 picks one"),
     Key::new("advertise_host", Kind::Text, "", "Host under which gateways reach both; empty: the addresses listened on"),
+    Key::new("admin_token", Kind::Text, "", "What administrators have to send on gRPC as authorization: Bearer TOKEN, 16 to 512 letters, digits and signs; empty: they are answered on this machine only").secret(),
     Key::new("metrics_listen", Kind::Address, "", "Address for Prometheus to scrape; empty: none"),
     Key::new("log", Kind::Text, "info", "What is logged to stderr: error, warn, info, debug, or filters such as logic_svc=debug").hot(),
     Key::new("rpc_threads", whole(1, 256), "8", "Batches of requests worked at the same time, and as many of logins"),
@@ -74,7 +75,8 @@ const RULES: &[Key] = &[
     Key::new("cached_conversations", whole(1, 100_000_000), "100000", "Most conversations whose members are kept in memory"),
     Key::new("cached_members", whole(1, 1_000_000_000), "2000000", "Most members kept in memory over all conversations"),
     Key::new("recent_sends", whole(0, 100_000_000), "65536", "Most recent sends kept in memory to answer retries"),
-    Key::new("inbox_window", time(60_000, 31_536_000_000), "7d", "How long inbox entries are kept"),
+    Key::new("inbox_messages", whole(0, 1_000_000), "0", "Notes of last messages kept for each member of small conversations in im:inbox:{user} in Redis, about, for programs that read them there; 0: none, Corelane itself reads none"),
+    Key::new("inbox_window", time(60_000, 31_536_000_000), "7d", "How long such notes are kept"),
 ];
 
 /// All settings with their types.
@@ -84,6 +86,7 @@ pub struct Settings {
     pub(super) grpc_listen: SocketAddr,
     pub(super) http_listen: SocketAddr,
     pub(super) advertise_host: Option<String>,
+    pub(super) admin_token: Option<String>,
     pub(super) metrics_listen: Option<SocketAddr>,
     pub(super) log: String,
     pub(super) rpc_threads: usize,
@@ -104,6 +107,7 @@ pub struct Settings {
     pub(super) poll_records: usize,
     pub(super) poison_attempts: u32,
     pub(super) store_patience: Duration,
+    pub(super) inbox_messages: u64,
     pub(super) inbox_window: Duration,
     /// As they were read, for dynamic ones to be laid over.
     pub(super) values: Values,
@@ -169,6 +173,7 @@ impl Settings {
             grpc_listen: values.address("grpc_listen")?,
             http_listen: values.address("http_listen")?,
             advertise_host: values.optional("advertise_host")?.map(str::to_owned),
+            admin_token: admin_token(&values)?,
             metrics_listen,
             log: values.text("log")?.to_owned(),
             rpc_threads: values.integer("rpc_threads")?,
@@ -189,6 +194,7 @@ impl Settings {
             poll_records: values.integer("poll_records")?,
             poison_attempts: values.integer("poison_attempts")?,
             store_patience: values.duration("store_patience")?,
+            inbox_messages: values.integer("inbox_messages")?,
             inbox_window: values.duration("inbox_window")?,
             instance,
             values,
@@ -203,6 +209,17 @@ impl Settings {
 fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// A word that can stand in a header and is not guessed.
+fn admin_token(values: &Values) -> Result<Option<String>, Fault> {
+    let Some(token) = values.optional("admin_token")? else { return Ok(None) };
+    if !(16..=512).contains(&token.len()) || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        // The value stays out of the text.
+        let must = "admin_token must be 16 to 512 letters, digits and signs, without blanks";
+        return Err(Fault(must.to_owned()));
+    }
+    Ok(Some(token.to_owned()))
 }
 
 fn kafka(values: &Values, instance: &str) -> Result<kafka::Settings, Fault> {
@@ -268,13 +285,17 @@ fn device_policy(values: &Values) -> Result<DevicePolicies, Fault> {
 /// The safety that a control run switches off: `CORELANE_FAULT`.
 #[cfg(feature = "fault-injection")]
 fn fault() -> Result<Option<crate::config::Fault>, Fault> {
-    match std::env::var("CORELANE_FAULT").as_deref() {
-        Err(_) | Ok("") => Ok(None),
-        Ok("no_dedupe") => Ok(Some(crate::config::Fault::NoUniqueKey)),
-        Ok("ack_before_commit") => Ok(Some(crate::config::Fault::AckBeforeCommit)),
-        Ok(other) => Err(Fault(format!(
-            "CORELANE_FAULT is \"{other}\" but must be no_dedupe or ack_before_commit"
-        ))),
+    use crate::config::Fault as Off;
+    let asked = std::env::var("CORELANE_FAULT").unwrap_or_default();
+    let found = Off::NAMED.iter().find(|(name, _)| *name == asked);
+    match found {
+        Some(&(_, off)) => Ok(Some(off)),
+        None if asked.is_empty() => Ok(None),
+        None => {
+            let names: Vec<&str> = Off::NAMED.iter().map(|(name, _)| *name).collect();
+            let names = names.join(", ");
+            Err(Fault(format!("CORELANE_FAULT is \"{asked}\" but must be one of {names}")))
+        }
     }
 }
 
@@ -320,6 +341,8 @@ mod tests {
             (&["--instance", "a", "--kafka-properties", "x"], "kafka_properties"),
             (&["--instance", "a", "--mysql", "postgres://h"], "mysql"),
             (&["--instance", "a", "--device-policy", "tv=kick"], "device_policy"),
+            (&["--instance", "a", "--admin-token", "too short"], "admin_token"),
+            (&["--instance", "a", "--admin-token", "long enough, but blanks"], "admin_token"),
         ] {
             let error = read(arguments).expect_err(named).to_string();
             assert!(error.contains(named), "{error}");
@@ -330,5 +353,11 @@ mod tests {
     fn passwords_are_not_shown() {
         let settings = read(&["--instance", "a", "--mysql", "mysql://u:hunter2@h:1"]).unwrap();
         assert!(!format!("{:?}", settings.values).contains("hunter2"));
+        let settings =
+            read(&["--instance", "a", "--admin-token", "hunter2hunter2hunter2"]).unwrap();
+        assert_eq!(settings.admin_token.as_deref(), Some("hunter2hunter2hunter2"));
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        let error = read(&["--instance", "a", "--admin-token", "hunter2"]).expect_err("too short");
+        assert!(!error.to_string().contains("hunter2"));
     }
 }

@@ -66,6 +66,31 @@ fn the_state_is_shown_and_users_are_sent_away() {
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
 }
 
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn administrators_name_the_token_and_gateways_need_none() {
+    let mut world = World::new();
+    let token = "0123456789abcdef-secret";
+    let a = world.start("a", &[], &[("CORELANE_ADMIN_TOKEN", token)]);
+    let mut admin = AdminClient::new(world.channel(a));
+    let mut status = |authorization: Option<String>| {
+        let mut request = tonic::Request::new(StatusRequest {});
+        if let Some(text) = authorization {
+            request.metadata_mut().insert("authorization", text.parse().unwrap());
+        }
+        let answer = world.runtime.block_on(admin.status(request));
+        answer.map(|answer| answer.into_inner().instance).map_err(|status| status.code())
+    };
+    let refused = Err(tonic::Code::Unauthenticated);
+    assert_eq!(status(None), refused);
+    assert_eq!(status(Some("Bearer 0123456789abcdef-Secret".to_owned())), refused);
+    assert_eq!(status(Some(format!("Bearer {token}"))), Ok("a".to_owned()));
+    let kick = KickUserRequest { user_id: 1, code: 4321, reason: String::new() };
+    let kicked = world.runtime.block_on(admin.kick_user(kick)).unwrap_err();
+    assert_eq!(kicked.code(), tonic::Code::Unauthenticated);
+    world.login(a, "alice", 1);
+}
+
 fn post(world: &World, at: usize, path: &str, token: &str, body: &str) -> serde_json::Value {
     use std::io::{Read, Write};
     let mut socket = std::net::TcpStream::connect(world.http(at)).unwrap();
