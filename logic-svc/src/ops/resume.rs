@@ -5,7 +5,7 @@ use proto::v1::{Message, ResumePoint, Resumed};
 
 use super::{Names, Operations};
 use crate::domain::UserId;
-use crate::ports::{Keep, StoreError};
+use crate::ports::{Keep, StoreError, Tip};
 
 /// What one login may still bring back.
 struct Room {
@@ -17,28 +17,32 @@ impl Operations {
     /// What `user` misses since each of `points`, in their order. Whoever asks must be registered already, so that
     /// what is stored after this look is pushed.
     pub(crate) fn resume(&self, user: UserId, points: &[ResumePoint]) -> Vec<Resumed> {
+        let points = &points[..points.len().min(RESUME_POINTS_MAX)];
+        let ids: Vec<&str> = points.iter().map(|point| point.conversation_id.as_str()).collect();
+        let tips = self.store.tips(&ids, user).unwrap_or_else(|error| {
+            tracing::warn!(%error, "conversations were not resumed");
+            vec![None; points.len()]
+        });
         let mut room = Room { messages: RESUME_MESSAGES_MAX, bytes: PULL_BYTES_MAX };
         let mut names = Names::new(self);
-        let mut one = |point: &ResumePoint| {
-            let resumed = self.resume_one(user, point, &mut room, &mut names);
+        let one = |(point, tip): (&ResumePoint, Option<Tip>)| {
+            let Some(tip) = tip else { return not_recovered(point, 0) };
+            let resumed = self.resume_one(point, tip, &mut room, &mut names);
             resumed.unwrap_or_else(|error| {
                 tracing::warn!(%error, "a conversation was not resumed");
                 not_recovered(point, 0)
             })
         };
-        points.iter().take(RESUME_POINTS_MAX).map(&mut one).collect()
+        points.iter().zip(tips).map(one).collect()
     }
 
     fn resume_one(
         &self,
-        user: UserId,
         point: &ResumePoint,
+        Tip { no, last_seq: max_seq }: Tip,
         room: &mut Room,
         names: &mut Names<'_>,
     ) -> Result<Resumed, StoreError> {
-        let found = self.store.conversation_of(&point.conversation_id, user)?;
-        let Some((info, true)) = found else { return Ok(not_recovered(point, 0)) };
-        let max_seq = self.store.last_seq(info.no)?;
         // A client that knows more than the log has another history than ours.
         let missing = match max_seq.checked_sub(point.seq) {
             Some(missing) if missing <= room.messages => missing,
@@ -47,13 +51,13 @@ impl Operations {
         let mut items: Vec<Message> = Vec::new();
         if missing > 0 {
             let bytes = room.bytes;
-            let stored = self.store.messages(info.no, point.seq + 1, max_seq, Keep::Low, bytes)?;
+            let stored = self.store.messages(no, point.seq + 1, max_seq, Keep::Low, bytes)?;
             let size: usize = stored.iter().map(|one| one.content.len()).sum();
             if stored.len() as u64 != missing || size > bytes {
                 return Ok(not_recovered(point, max_seq));
             }
             for one in stored {
-                items.push(names.message(&info.id, one)?);
+                items.push(names.message(&point.conversation_id, one)?);
             }
             room.messages -= missing;
             room.bytes -= size;

@@ -32,7 +32,7 @@ pub use routes::{RouteCache, RouteRequest, Routes, Spoken};
 pub use sessions::{Ended, Login, MembersChanged, Notifier, SessionChange, Sessions};
 pub use store::{
     Activity, Backend, ConversationInfo, ConversationStore, Created, HistoryStore, Keep,
-    MemberInfo, NewGroup, NewUser, RefreshToken, Refreshed, StoredMessage, TokenStore, User,
+    MemberInfo, NewGroup, NewUser, RefreshToken, Refreshed, StoredMessage, Tip, TokenStore, User,
     UserStore, View,
 };
 

@@ -233,6 +233,15 @@ pub trait HistoryStore: Send + Sync {
     ) -> Result<Vec<StoredMessage>>;
 }
 
+/// Where a conversation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tip {
+    /// Its number.
+    pub no: ConversationNo,
+    /// The seq of its last message; 0 if there is none.
+    pub last_seq: u64,
+}
+
 /// Refresh tokens, kept as hashes only.
 pub trait TokenStore: Send + Sync {
     /// Keeps the first token of a login.
@@ -252,4 +261,13 @@ pub trait TokenStore: Send + Sync {
 pub trait Backend: UserStore + ConversationStore + HistoryStore + TokenStore {
     /// Whether the last write went well. If none did lately, tries one.
     fn can_write(&self) -> bool;
+    /// Where these conversations stand, in their order; `None` where there is none of this id, or `user` is not in it.
+    /// A store that is far away is asked once for all of them.
+    fn tips(&self, ids: &[&str], user: UserId) -> Result<Vec<Option<Tip>>> {
+        let tip = |id: &&str| {
+            let Some((info, true)) = self.conversation_of(id, user)? else { return Ok(None) };
+            Ok(Some(Tip { no: info.no, last_seq: self.last_seq(info.no)? }))
+        };
+        ids.iter().map(tip).collect()
+    }
 }

@@ -1,13 +1,15 @@
 //! Reading messages by seq: a range of the primary key.
 
 use bytes::Bytes;
+use hashbrown::HashMap;
+use mysql::Conn;
 
 use super::error::Fault;
-use super::sql::{Work, first, rows};
+use super::sql::{Work, first, rows, rows_in};
 use super::{Result, Store, now_ms};
-use crate::domain::ConversationNo;
 use crate::domain::message::ClientKey;
-use crate::ports::{HistoryStore, Keep, StoredMessage};
+use crate::domain::{ConversationNo, UserId};
+use crate::ports::{HistoryStore, Keep, StoredMessage, Tip};
 use crate::snowflake;
 
 /// Messages read by one statement: a page that is cut by its bytes does not read much in vain.
@@ -61,6 +63,22 @@ impl HistoryStore for Store {
         }
         Ok(page.messages)
     }
+}
+
+/// Where conversations stand that `user` is in: one statement for all of them, the last seqs at the right end of the
+/// primary key each.
+pub(super) fn tips(connection: &mut Conn, ids: &[&str], user: UserId) -> Work<Vec<Option<Tip>>> {
+    let before = format!(
+        "SELECT c.conversation_id, c.id, COALESCE((SELECT x.seq FROM messages x WHERE x.conversation = c.id \
+         ORDER BY x.seq DESC LIMIT 1), 0) FROM conversations c \
+         JOIN conversation_members m ON m.conversation = c.id AND m.user_id = {user} \
+         WHERE m.left_at_ms IS NULL AND c.conversation_id IN ("
+    );
+    let found: Vec<(Vec<u8>, ConversationNo, u64)> =
+        rows_in(connection, (&before, ")"), ids, |id| id.as_bytes())?;
+    let tips: HashMap<Vec<u8>, Tip> =
+        found.into_iter().map(|(id, no, last_seq)| (id, Tip { no, last_seq })).collect();
+    Ok(ids.iter().map(|id| tips.get(id.as_bytes()).copied()).collect())
 }
 
 type Row = (u64, u64, u64, u32, Vec<u8>, Vec<u8>);

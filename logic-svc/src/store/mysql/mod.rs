@@ -28,7 +28,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mysql::{Conn, Opts};
 
-use crate::ports::{Backend, StoreError};
+use crate::domain::UserId;
+use crate::ports::{Backend, StoreError, Tip};
 use error::Fault;
 use pool::Pool;
 use sql::Work;
@@ -158,6 +159,10 @@ impl Backend for Store {
         let proof = "INSERT INTO meta(name, value) VALUES('write_proof', ?) \
                      ON DUPLICATE KEY UPDATE value = VALUES(value)";
         self.write(|connection| sql::run(connection, proof, (now_ms(),))).is_ok()
+    }
+
+    fn tips(&self, ids: &[&str], user: UserId) -> Result<Vec<Option<Tip>>> {
+        self.read(|connection| history::tips(connection, ids, user))
     }
 }
 

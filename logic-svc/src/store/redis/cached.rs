@@ -22,7 +22,7 @@ use crate::domain::{ConversationNo, UserId};
 use crate::ports::{
     Activity, Backend, ConversationInfo, ConversationRecord, ConversationStore, Created, Ensure,
     HistoryStore, Keep, MemberInfo, NewGroup, NewUser, RefreshToken, Refreshed, StoreError,
-    StoredMessage, TokenStore, User, UserStore, View,
+    StoredMessage, Tip, TokenStore, User, UserStore, View,
 };
 
 /// A list of newest messages goes when nobody read it for this long.
@@ -304,5 +304,9 @@ impl<B: Backend + ?Sized> TokenStore for Cached<B> {
 impl<B: Backend + ?Sized> Backend for Cached<B> {
     fn can_write(&self) -> bool {
         self.inner.can_write()
+    }
+
+    fn tips(&self, ids: &[&str], user: UserId) -> Result<Vec<Option<Tip>>> {
+        self.inner.tips(ids, user)
     }
 }
