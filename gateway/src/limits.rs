@@ -118,6 +118,9 @@ impl Limits {
 pub const RESERVED_DESCRIPTORS: usize = 256;
 /// Most readiness events taken in one turn: small enough to be fair to the mailbox.
 pub const EVENTS_PER_TURN: usize = 512;
+/// After so many answers and pushes out of its mailbox a turn looks at its connections again, whatever more
+/// there is: until it does nothing is received, and who has room again is not sent what waits.
+pub const DELIVERIES_PER_TURN: usize = 32_768;
 /// Most connections accepted in one turn.
 pub const ACCEPTS_PER_TURN: usize = 256;
 /// The receive buffer that all connections of a shard share.

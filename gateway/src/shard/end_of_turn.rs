@@ -155,6 +155,7 @@ impl Shard {
                 }
                 return;
             }
+            stats::add(&self.stats.lagged_marks, lagged.len());
             let wire = connection.session.wire();
             let mut frames = Vec::new();
             for lag in &lagged {

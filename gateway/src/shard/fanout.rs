@@ -74,6 +74,13 @@ impl Shard {
             Phase::LoggingIn => return self.early.note(token, message),
             _ => return,
         }
+        let collected = self.outgoing.len_of(connection.outgoing);
+        if connection.outbound.is_none() && collected + message.content.len() > room {
+            // What this turn has not sent yet says nothing about the reader; what a socket does not take does.
+            self.flush_sends();
+            (encoded.json, encoded.deflated) = (None, None);
+        }
+        let Some(connection) = self.table.get_mut(token) else { return };
         let lags = connection
             .outbound
             .as_ref()

@@ -64,7 +64,10 @@ impl Outbound {
     /// Pushes of the conversation are left out from `from_seq` on. Returns false when the connection
     /// lags in too many conversations to go on.
     pub(super) fn mark_lagged(&mut self, conversation_id: &str, from_seq: u64) -> bool {
-        if self.lags(conversation_id) {
+        let known = self.lagged.iter_mut().find(|lag| &*lag.conversation_id == conversation_id);
+        if let Some(lag) = known {
+            // What was worked again after a fault may be an older one.
+            lag.from_seq = lag.from_seq.min(from_seq);
             return true;
         }
         self.lagged.push(Lag { conversation_id: conversation_id.into(), from_seq });
@@ -116,11 +119,12 @@ mod tests {
         let mut outbound = Outbound::default();
         assert!(outbound.mark_lagged("a", 5));
         assert!(outbound.mark_lagged("a", 6));
+        assert!(outbound.mark_lagged("a", 4));
         assert!(outbound.mark_lagged("b", 1));
         assert!(outbound.lags("a") && !outbound.lags("c"));
         let marks = outbound.take_lagged();
         assert_eq!(marks.len(), 2);
-        assert_eq!(marks[0], Lag { conversation_id: "a".into(), from_seq: 5 });
+        assert_eq!(marks[0], Lag { conversation_id: "a".into(), from_seq: 4 });
         assert!(
             (0..=LAGGED_MAX).map(|n| outbound.mark_lagged(&n.to_string(), 1)).any(|fits| !fits)
         );

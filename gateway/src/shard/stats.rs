@@ -72,6 +72,8 @@ stats! {
     pushes,
     /// Pushes left out because the connection did not keep up.
     lagged,
+    /// LAGGED marks handed to connections, which tell of them.
+    lagged_marks,
     /// Connections closed because they did not even read answers to their own requests.
     slow_closed,
     /// Connections closed for silence or a missed handshake deadline.

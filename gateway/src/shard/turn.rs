@@ -17,7 +17,7 @@ use super::stats::{self, Stats};
 use super::table::Table;
 use super::wheel::Wheel;
 use crate::ids::ConnId;
-use crate::limits::{EVENTS_PER_TURN, RECV_BUFFER_BYTES};
+use crate::limits::{DELIVERIES_PER_TURN, EVENTS_PER_TURN, RECV_BUFFER_BYTES};
 use crate::mailbox::{Mailbox, Order};
 use crate::net::capacity::HandedOver;
 use crate::net::poll_set::{PollSet, Readiness, Token};
@@ -151,7 +151,8 @@ impl Shard {
 
     /// The pump waits for the poll set: an entry in our own mailbox lets it go on at once.
     pub(super) fn go_on_if_more(&self) {
-        if !self.again.is_empty() || self.accept_again || self.drain == Drain::Done {
+        let more = !self.again.is_empty() || self.accept_again || !self.mailbox.is_empty();
+        if more || self.drain == Drain::Done {
             self.mailbox.notify();
         }
     }
@@ -321,7 +322,10 @@ impl Shard {
     fn open_mailbox(&mut self) {
         self.mailbox.acknowledge();
         self.obey_all();
-        while let Some(batch) = self.mailbox.next_delivery() {
+        let mut deliveries = 0;
+        while deliveries < DELIVERIES_PER_TURN {
+            let Some(batch) = self.mailbox.next_delivery() else { return };
+            deliveries += batch.replies.len() + batch.targets.len();
             // A welcome is put in before the first push it makes possible, but in the other lane: by the
             // time the push is here so is the welcome, and it goes first. Where the two come different ways
             // a push may still be early.

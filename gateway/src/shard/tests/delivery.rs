@@ -1,5 +1,7 @@
 //! Messages up, answers and pushes down.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use proto::v1::{EventDelivery, PresenceChange};
 use serde_json::json;
 
@@ -134,12 +136,84 @@ fn a_connection_that_does_not_read_is_marked_lagged_once_and_others_are_unharmed
             last += 1;
         };
         assert_eq!(from_seq, last + 1);
+        assert_eq!(server.gateway.stats().lagged_marks, 1);
         // Caught up: pushes come again.
         eventually("the queue is gone", || {
             server.push(&slow_call, "hot", 9_000..9_001, 10);
             let frame = slow.next_json();
             frame["cmd"] == 4 && frame["payload"]["seq"] == 9_000
         });
+        server.gateway.stop().unwrap();
+    });
+}
+
+/// More at once than may wait for a slow reader: whether it is slow only its socket can tell.
+#[test]
+fn a_burst_is_no_reason_to_leave_pushes_out() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |config| config.limits.outbound_bytes = 64 * 1024);
+        let (mut peer, call) = server.log_in(1);
+        let (mut other, other_call) = server.log_in(2);
+        let (mut messages, mut targets) = (Vec::new(), Vec::new());
+        for (at, seq) in (0..).zip(1..=25) {
+            let content = vec![b'x'; 4000].into();
+            messages.push(Message {
+                conversation_id: "hot".into(),
+                seq,
+                content,
+                ..Message::default()
+            });
+            let to = |call: &Call| (call.slot, call.generation);
+            targets.extend([to(&call), to(&other_call)].map(|(slot, generation)| Target {
+                message: at,
+                slot,
+                generation,
+            }));
+        }
+        server.mailbox.deliver(DeliveryBatch { messages, targets, ..Default::default() });
+        for reader in [&mut peer, &mut other] {
+            for seq in 1..=25 {
+                let frame = reader.next_json();
+                assert_eq!((&frame["cmd"], &frame["payload"]["seq"]), (&json!(4), &json!(seq)));
+            }
+        }
+        assert_eq!(server.gateway.stats().lagged, 0);
+        server.gateway.stop().unwrap();
+    });
+}
+
+/// However much the logic service has for a shard, its connections get their turn.
+#[test]
+fn a_mailbox_that_is_never_empty_keeps_nobody_waiting() {
+    on_every_driver(|io| {
+        let mut server = start(io, serve(), |_| {});
+        let (mut peer, _) = server.log_in(1);
+        let enough = Arc::new(AtomicBool::new(false));
+        let feeders = [0; 3].map(|_| {
+            let (enough, mailbox) = (Arc::clone(&enough), Arc::clone(&server.mailbox));
+            std::thread::spawn(move || {
+                let nobody = Target { message: 0, slot: 1 << 20, generation: 1 };
+                let batch = DeliveryBatch {
+                    messages: vec![Message::default()],
+                    targets: vec![nobody; 65_536],
+                    ..Default::default()
+                };
+                // They end also when the test fails.
+                let deadline = Instant::now() + 2 * PATIENCE;
+                while !enough.load(Ordering::Relaxed) && Instant::now() < deadline {
+                    mailbox.deliver(batch.clone());
+                }
+            })
+        });
+        for _ in 0..5 {
+            std::thread::sleep(Duration::from_millis(50));
+            peer.text(r#"{"cmd":0}"#);
+            assert_eq!(peer.next_json()["cmd"], 0);
+        }
+        enough.store(true, Ordering::Relaxed);
+        for feeder in feeders {
+            feeder.join().unwrap();
+        }
         server.gateway.stop().unwrap();
     });
 }
