@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use crate::daemon;
 use crate::interrupt::Interrupt;
 use crate::job::Group;
 
+/// Longest load; it ends before, with its script.
+const LONGEST_S: u64 = 1200;
 /// Between the end of the load and a verdict: reconnecting, answers, reading everything back.
 const FINISH: Duration = Duration::from_secs(150);
 /// Between the start of a load and the moment its messages are surely under way.
@@ -26,6 +28,8 @@ const HARMLESS: [&str; 1] = ["duplicate"];
 /// A load that runs.
 pub(super) struct Load {
     child: Child,
+    /// With its end the load ends.
+    input: Option<ChildStdin>,
     json: PathBuf,
     log: PathBuf,
 }
@@ -36,9 +40,10 @@ pub(super) struct Plan<'a> {
     /// `ws://HOST/ws` of each gateway.
     pub(super) urls: &'a [String],
     pub(super) seed: u64,
-    pub(super) seconds: u64,
     /// Members of a conversation.
     pub(super) group_size: u64,
+    /// What the load generator is to do without.
+    pub(super) without: Option<&'static str>,
     /// Where its files go.
     pub(super) folder: &'a Path,
 }
@@ -100,21 +105,23 @@ impl Load {
         for url in plan.urls {
             command.args(["--url", url]);
         }
-        let fixed = "--reconnect --audit all --connections 60 --rate 300 --heartbeat 2s \
-                     --ack-timeout 3s --drain 60s --max-duplicates 1000000000";
+        let fixed = "--reconnect --until-input-ends --audit all --connections 60 --rate 300 \
+                     --heartbeat 2s --ack-timeout 3s --drain 60s --max-duplicates 1000000000";
         command
             .args(fixed.split_whitespace())
             .args(["--group-size", &plan.group_size.to_string()])
-            .args(["--duration", &format!("{}s", plan.seconds + SETTLE.as_secs())])
+            .args(plan.without)
+            .args(["--duration", &format!("{LONGEST_S}s")])
             .args(["--seed", &plan.seed.to_string()])
             .arg("--json")
             .arg(&json)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .process_group(0)
             .stdout(output.try_clone().context("cannot share a log")?)
             .stderr(output);
-        let child = command.spawn().context("cannot start loadgen")?;
-        let mut load = Self { child, json, log };
+        let mut child = command.spawn().context("cannot start loadgen")?;
+        let input = child.stdin.take();
+        let mut load = Self { child, input, json, log };
         load.wait_for_messages(interrupt)?;
         Ok(load)
     }
@@ -134,12 +141,16 @@ impl Load {
         Ok(())
     }
 
-    /// Waits for the end and reads the report.
+    /// Ends the load, waits until everything is answered and checked, and reads the report.
     ///
     /// # Errors
-    /// When it ends without a report or not in time.
-    pub(super) fn finish(mut self, seconds: u64, interrupt: &Interrupt) -> anyhow::Result<Report> {
-        let deadline = Instant::now() + Duration::from_secs(seconds) + FINISH;
+    /// When it ended by itself, ends without a report or not in time.
+    pub(super) fn finish(mut self, interrupt: &Interrupt) -> anyhow::Result<Report> {
+        if let Some(status) = self.child.try_wait().context("cannot wait for loadgen")? {
+            bail!("the load ended before its script ({status}){}", daemon::tail(&self.log));
+        }
+        drop(self.input.take());
+        let deadline = Instant::now() + FINISH;
         while self.child.try_wait().context("cannot wait for loadgen")?.is_none() {
             if interrupt.raised() {
                 bail!("interrupted");

@@ -4,6 +4,7 @@
 mod cache_file;
 mod evidence;
 mod load;
+mod panics;
 mod poison;
 mod random;
 mod rows;
@@ -12,8 +13,9 @@ mod trial;
 mod twins;
 mod valve;
 
+use std::fs::File;
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -35,6 +37,11 @@ use crate::servers::{self, Servers};
 
 /// The variable by which a build with fault injection is told what to do without.
 const GUARD_VARIABLE: &str = "CORELANE_FAULT";
+
+/// The variable by which it is told which content makes the handler of a message panic.
+const PANIC_VARIABLE: &str = "CORELANE_PANIC_ON";
+/// Whoever has this file locked builds: other builds put other programs under the same names.
+const BUILDS: &str = "target/chaos-builds.lock";
 
 /// Which rows, and how often.
 #[derive(Debug, clap::Args)]
@@ -118,13 +125,14 @@ fn run_rows(
         None => build::build(&repo, LOADGEN, "release", interrupt)?,
     };
     let kept = Scratch::create("chaos")?;
-    // Copied at once: a build with faults puts other programs under the same names.
+    let builds = lock(&repo.path(BUILDS))?;
     let product = Binaries::build(&repo, false, interrupt)?.keep(&kept.path().join("product"))?;
     let with_faults = controls > 0 || rows.iter().any(|row| row.needs_faults());
     let faulty = match with_faults {
         true => Some(Binaries::build(&repo, true, interrupt)?.keep(&kept.path().join("faulty"))?),
         false => None,
     };
+    drop(builds);
     let mut seeds = Random::new(seed);
     let mut runs = Vec::new();
     for row in rows {
@@ -146,10 +154,21 @@ fn run_rows(
     Ok(runs)
 }
 
+/// Waits until nobody else has this file; nobody has it until the value ends.
+fn lock(path: &Path) -> anyhow::Result<File> {
+    let open = || {
+        std::fs::create_dir_all(path.parent().unwrap_or(path))?;
+        let file = File::create(path)?;
+        file.lock()?;
+        Ok::<_, std::io::Error>(file)
+    };
+    open().with_context(|| format!("cannot lock {}", path.display()))
+}
+
 /// What all trials of a row share.
 struct Workshop<'a> {
     row: &'static Row,
-    loadgen: &'a std::path::Path,
+    loadgen: &'a Path,
     folder: &'a Scratch,
     interrupt: &'a Interrupt,
     evidence: &'a mut Evidence,
@@ -182,8 +201,13 @@ impl Workshop<'_> {
             cluster: &mut cluster,
             valve: valve.as_ref(),
             loadgen: self.loadgen,
+            load_without: match off {
+                Some(Off::Load(option)) => Some(option),
+                _ => None,
+            },
             folder: self.folder.path(),
             interrupt: self.interrupt,
+            halted: Vec::new(),
         };
         for number in 1..=trials {
             let seed = seeds.next();
@@ -234,6 +258,13 @@ impl Workshop<'_> {
             .iter()
             .map(|key| (Scope::Gateways, (*key).to_owned(), String::from("1000000")))
             .collect();
+        for (scope, key, value) in self.row.settings {
+            settings.push((*scope, (*key).to_owned(), (*value).to_owned()));
+        }
+        // Services may be out of their group sooner than Kafka has it by itself.
+        for option in ["--override", "group.min.session.timeout.ms=1000"] {
+            servers.add_option(servers::Kind::Kafka, option);
+        }
         let mut guard = None;
         match off {
             Some(Off::Setting(scope, key, value)) => {
@@ -241,14 +272,18 @@ impl Workshop<'_> {
             }
             Some(Off::Option(kind, option)) => servers.add_option(kind, option),
             Some(Off::Guard(scope, name)) => guard = Some((scope, name)),
-            None => {}
+            Some(Off::Load(_)) | None => {}
         }
         servers.up(self.interrupt, say)?;
         let plan = Plan { size: self.row.size, dev_login: true, settings };
         let mut cluster = Cluster::beside(servers, binaries, plan)?;
-        if let Some((scope, name)) = guard {
+        let panic_on = (Scope::Logic, PANIC_VARIABLE, panics::CONTENT);
+        let variables = guard.map(|(scope, name)| (scope, GUARD_VARIABLE, name));
+        for (scope, variable, value) in
+            variables.into_iter().chain(self.row.panics().then_some(panic_on))
+        {
             for node in cluster.nodes().into_iter().filter(|node| scope.holds(*node)) {
-                cluster.set_environment(node, GUARD_VARIABLE, Some(name.into()));
+                cluster.set_environment(node, variable, Some(value.into()));
             }
         }
         cluster.up(self.interrupt)?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::panics;
 use super::rows::{Act, Row};
 use crate::cluster::Cluster;
 use crate::interrupt::Interrupt;
@@ -20,12 +21,13 @@ const LONG_BYTES: usize = 900_000;
 const LIMIT: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(50);
 
-/// How many poison records a row's script sends.
+/// How many records a row's script sends that cannot be worked.
 pub(super) fn sent(row: &Row) -> u64 {
     fn count(acts: &[Act]) -> u64 {
         acts.iter()
             .map(|act| match act {
                 Act::Poison => SHORT + 1,
+                Act::Panic => panics::SENT,
                 Act::Times(times, acts) => u64::from(*times) * count(acts),
                 _ => 0,
             })
@@ -100,7 +102,7 @@ mod tests {
     #[test]
     fn what_a_script_sends_is_counted() {
         let row = ROWS.iter().find(|row| row.id == "F17").unwrap();
-        assert_eq!(sent(row), 12);
+        assert_eq!(sent(row), 2 * (SHORT + 1 + panics::SENT));
         assert_eq!(sent(&ROWS[0]), 0);
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! A row is data. Its script runs while a load of messages runs; the load generator's oracle then
 //! says whether any promise was broken. A control run is the same with one safeguard off and has
-//! to show the damage, or the row proves nothing. Rows without one are marked in the table.
+//! to show the damage, or the row proves nothing.
 
 use crate::cluster::{Scope, Size};
 use crate::servers::Kind;
 
 use Act::{
-    CrashAt, Flush, Freeze, KeepOldFile, Kill, OldFile, Pause, Poison, Start, Stop, Thaw, Times,
-    Valve,
+    CrashAt, Flush, Freeze, KeepOldFile, Kill, OldFile, Panic, Pause, Poison, Start, Stop, Thaw,
+    Times, Valve,
 };
 use Victim::{Gateway, Logic, Server};
 
@@ -50,6 +50,9 @@ pub(super) enum Act {
     OldFile,
     /// Records that mean nothing, some of them 900 KB long, among those of the gateways.
     Poison,
+    /// Messages that make their handler panic, sent by a client. Only in builds with fault
+    /// injection.
+    Panic,
     /// Whether what Kafka answers gets through.
     Valve(bool),
     /// A part of the script several times.
@@ -61,7 +64,8 @@ pub(super) enum Act {
 pub(super) enum Method {
     /// Load, script, the oracle's verdict.
     Oracle,
-    /// As before; besides, every poison record is in the table of dead letters.
+    /// As before; besides, every record that cannot be worked is in the table of dead letters, and
+    /// what was sent behind it is answered.
     DeadLetters,
     /// Two logins of one device at the same moment through two gateways: one stays, one is told.
     DoubleLogin,
@@ -77,6 +81,8 @@ pub(super) enum Off {
     Setting(Scope, &'static str, &'static str),
     /// A further option of a server.
     Option(Kind, &'static str),
+    /// What clients are to do, by an option of the load generator.
+    Load(&'static str),
 }
 
 /// One row of the fault matrix.
@@ -88,9 +94,9 @@ pub(super) struct Row {
     pub(super) fault: &'static str,
     /// How the processes are laid out.
     pub(super) size: Size,
-    /// Length of the load in seconds; the script must fit in.
-    pub(super) load_s: u64,
-    /// What is done meanwhile.
+    /// Further settings of the processes: for whom, the key, and the value as it stands in the file.
+    pub(super) settings: &'static [(Scope, &'static str, &'static str)],
+    /// What is done while the load runs, which ends a moment after.
     pub(super) script: &'static [Act],
     /// How it is judged.
     pub(super) method: Method,
@@ -102,6 +108,8 @@ pub(super) struct Row {
 
 const THREE: Size = Size { gateways: 3, logic: 3 };
 const NO_DEDUPE: Off = Off::Guard(Scope::Logic, "no_dedupe");
+/// Whoever comes back gets partitions once its dead predecessor is out of the group.
+const SOON_OUT: &[(Scope, &str, &str)] = &[(Scope::Logic, "kafka_session_timeout", "\"4s\"")];
 const ACK_FIRST: Off = Off::Guard(Scope::Logic, "ack_before_commit");
 const KAFKA: Victim = Server(Kind::Kafka);
 const DATABASE: Victim = Server(Kind::MariaDb);
@@ -114,28 +122,27 @@ pub(super) const ROWS: &[Row] = &[
         id: "F1",
         fault: "a gateway is killed, and comes back later",
         size: THREE,
-        load_s: 10,
+        settings: &[],
         script: &[Pause(500, 2500), Kill(Gateway(0)), Pause(500, 4000), Start(Gateway(0))],
         method: Method::Oracle,
-        controls: &[],
+        controls: &[Off::Load("--no-catch-up"), NO_DEDUPE],
         short: true,
     },
     Row {
         id: "F3",
         fault: "a gateway is killed and back at once: its old routes are still there",
         size: THREE,
-        load_s: 10,
+        settings: &[],
         script: &[Times(2, &[Pause(500, 2500), Kill(Gateway(0)), Start(Gateway(0))])],
         method: Method::Oracle,
-        controls: &[],
+        controls: &[Off::Guard(Scope::Logic, "any_epoch")],
         short: false,
     },
     Row {
         id: "F4",
         fault: "logic services end at every point of their ticks",
         size: THREE,
-        // Whoever comes back waits until its dead predecessor is out of the group.
-        load_s: 100,
+        settings: SOON_OUT,
         script: &[
             Pause(300, 2000),
             Kill(Logic(0)),
@@ -155,12 +162,12 @@ pub(super) const ROWS: &[Row] = &[
         id: "F5",
         fault: "consumers come and go; one stands still until its partitions are others'",
         size: THREE,
-        load_s: 30,
+        settings: SOON_OUT,
         script: &[
             Freeze(Logic(0)),
-            Pause(4000, 5000),
+            Pause(1500, 2500),
             Stop(Logic(1)),
-            Pause(8000, 9000),
+            Pause(4500, 5500),
             Thaw(Logic(0)),
             Pause(500, 1500),
             Start(Logic(1)),
@@ -173,7 +180,7 @@ pub(super) const ROWS: &[Row] = &[
         id: "F6",
         fault: "Kafka is killed and started five times",
         size: THREE,
-        load_s: 90,
+        settings: &[],
         script: &[Times(5, &[Pause(300, 1500), Kill(KAFKA), Start(KAFKA), Pause(1000, 2000)])],
         method: Method::Oracle,
         controls: &[Off::Setting(
@@ -187,7 +194,7 @@ pub(super) const ROWS: &[Row] = &[
         id: "F8",
         fault: "what Kafka answers does not get through for five seconds",
         size: THREE,
-        load_s: 20,
+        settings: &[],
         script: &[Pause(500, 2000), Valve(false), Pause(5000, 5000), Valve(true)],
         method: Method::Oracle,
         controls: &[NO_DEDUPE],
@@ -197,7 +204,7 @@ pub(super) const ROWS: &[Row] = &[
         id: "F9",
         fault: "Redis loses everything, is killed, comes back with an old file",
         size: THREE,
-        load_s: 15,
+        settings: &[],
         script: &[
             KeepOldFile,
             Pause(1000, 3000),
@@ -209,16 +216,25 @@ pub(super) const ROWS: &[Row] = &[
             Start(CACHE),
         ],
         method: Method::Oracle,
-        controls: &[],
+        controls: &[Off::Guard(Scope::Logic, "no_broadcast")],
         short: false,
     },
     Row {
         id: "F10",
         fault: "MariaDB is killed and comes back",
         size: THREE,
-        load_s: 15,
-        // Shorter and longer than services wait for it: only then can acknowledging first be seen.
-        script: &[Pause(1000, 3000), Kill(DATABASE), Pause(0, 6000), Start(DATABASE)],
+        settings: &[],
+        // First it is back before services stop waiting for it, then only after that.
+        script: &[
+            Pause(500, 1500),
+            Kill(DATABASE),
+            Pause(0, 1000),
+            Start(DATABASE),
+            Pause(500, 1500),
+            Kill(DATABASE),
+            Pause(3500, 5000),
+            Start(DATABASE),
+        ],
         method: Method::Oracle,
         // Commits then wait in the server's memory for up to a second.
         controls: &[Off::Option(Kind::MariaDb, "--innodb-flush-log-at-trx-commit=0"), ACK_FIRST],
@@ -226,32 +242,42 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         id: "F11",
-        fault: "etcd is away for longer than a lease",
+        fault: "etcd stands still for longer than a lease, and is away for as long",
         size: THREE,
-        load_s: 25,
-        script: &[Pause(500, 1500), Kill(ETCD), Pause(9000, 12_000), Start(ETCD)],
+        settings: &[],
+        // After standing still it ends the leases that ran out; a start of its own makes them last.
+        script: &[
+            Pause(500, 1500),
+            Freeze(ETCD),
+            Pause(6500, 8000),
+            Thaw(ETCD),
+            Pause(1000, 2500),
+            Kill(ETCD),
+            Pause(6000, 7500),
+            Start(ETCD),
+        ],
         method: Method::Oracle,
-        controls: &[],
+        controls: &[Off::Guard(Scope::Logic, "no_lingering")],
         short: false,
     },
     Row {
         id: "F16",
         fault: "one device logs in through two gateways at the same moment",
         size: Size { gateways: 2, logic: 2 },
-        load_s: 0,
+        settings: &[],
         script: &[],
         method: Method::DoubleLogin,
-        controls: &[],
+        controls: &[Off::Guard(Scope::Logic, "no_kick")],
         short: false,
     },
     Row {
         id: "F17",
-        fault: "records that cannot be read, some of 900 KB, among the others",
+        fault: "records that cannot be read, some of 900 KB, and messages whose handler panics",
         size: THREE,
-        load_s: 15,
-        script: &[Pause(500, 2000), Poison, Pause(500, 2000), Poison],
+        settings: &[],
+        script: &[Pause(500, 2000), Times(2, &[Panic, Pause(0, 1000), Poison, Pause(0, 1000)])],
         method: Method::DeadLetters,
-        controls: &[],
+        controls: &[Off::Guard(Scope::Logic, "no_dead_letters")],
         short: false,
     },
 ];
@@ -259,12 +285,28 @@ pub(super) const ROWS: &[Row] = &[
 impl Row {
     /// Whether its script works with builds with fault injection only.
     pub(super) fn needs_faults(&self) -> bool {
-        self.script.iter().any(|act| matches!(act, CrashAt(..)))
+        self.has(|act| matches!(act, CrashAt(..) | Panic))
+    }
+
+    /// Whether messages of its script make their handler panic.
+    pub(super) fn panics(&self) -> bool {
+        self.has(|act| matches!(act, Panic))
     }
 
     /// Whether anything in its script is about the road to Kafka.
     pub(super) fn needs_valve(&self) -> bool {
-        self.script.iter().any(|act| matches!(act, Valve(_)))
+        self.has(|act| matches!(act, Valve(_)))
+    }
+
+    /// Whether such an act is anywhere in its script.
+    fn has(&self, is: impl Fn(&Act) -> bool + Copy) -> bool {
+        fn any(acts: &[Act], is: impl Fn(&Act) -> bool + Copy) -> bool {
+            acts.iter().any(|act| match act {
+                Times(_, inner) => any(inner, is),
+                act => is(act),
+            })
+        }
+        any(self.script, is)
     }
 }
 
@@ -272,15 +314,11 @@ impl Row {
 mod tests {
     use super::*;
 
-    fn check(row: &Row, acts: &[Act]) -> u64 {
-        let mut longest_ms = 0;
+    fn check(row: &Row, acts: &[Act]) {
         for act in acts {
-            longest_ms += match act {
-                Pause(from, to) => {
-                    assert!(from <= to, "{}: {from} > {to}", row.id);
-                    *to
-                }
-                Times(times, inner) => u64::from(*times) * check(row, inner),
+            match act {
+                Pause(from, to) => assert!(from <= to, "{}: {from} > {to}", row.id),
+                Times(_, inner) => check(row, inner),
                 Kill(victim)
                 | Stop(victim)
                 | Start(victim)
@@ -293,20 +331,34 @@ mod tests {
                         Server(_) => (0, 1),
                     };
                     assert!(number < of as usize, "{}: {victim:?}", row.id);
-                    0
                 }
-                _ => 0,
-            };
+                _ => {}
+            }
         }
-        longest_ms
     }
 
     #[test]
-    fn scripts_fit_into_their_load_and_name_who_is_there() {
+    fn scripts_name_who_is_there() {
+        ROWS.iter().for_each(|row| check(row, row.script));
+    }
+
+    #[test]
+    fn every_row_has_a_control_run() {
         for row in ROWS {
-            let longest_ms = check(row, row.script);
-            assert!(longest_ms <= row.load_s * 1000, "{}: {longest_ms} ms", row.id);
+            assert!(!row.controls.is_empty(), "{}", row.id);
         }
+    }
+
+    #[test]
+    fn what_a_row_needs_is_found_in_its_repetitions() {
+        let needs = |id: &str| {
+            let row = ROWS.iter().find(|row| row.id == id).unwrap();
+            (row.needs_faults(), row.panics(), row.needs_valve())
+        };
+        assert_eq!(needs("F1"), (false, false, false));
+        assert_eq!(needs("F4"), (true, false, false));
+        assert_eq!(needs("F8"), (false, false, true));
+        assert_eq!(needs("F17"), (true, true, false));
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Run {
         let without = off.map(|off| match off {
             Off::Guard(_, name) => name.to_owned(),
             Off::Setting(_, key, value) => format!("{key} = {value}"),
-            Off::Option(_, option) => option.to_owned(),
+            Off::Option(_, option) | Off::Load(option) => option.to_owned(),
         });
         Self {
             row: row.id,
@@ -85,7 +85,7 @@ pub(super) fn trial_line(outcome: &Outcome) -> String {
     let word = if outcome.clean { "clean" } else { "BROKEN" };
     let mut line = format!(
         "{word}, seed {}, {} acked, {} lost, {} two effects, {} pushed twice, {} order breaks, \
-         {} missed, {} other, longest wait {:.1} s",
+         {} missed, {} other, longest wait {:.1} s, took {:.0} s",
         outcome.seed,
         outcome.acked,
         outcome.lost,
@@ -94,7 +94,8 @@ pub(super) fn trial_line(outcome: &Outcome) -> String {
         outcome.order_breaks,
         outcome.missed,
         outcome.other,
-        outcome.recovery_s
+        outcome.recovery_s,
+        outcome.took_s
     );
     for reason in &outcome.reasons {
         line.push_str("\n    ");

@@ -9,17 +9,19 @@ use rustix::process::Signal;
 
 use super::cache_file;
 use super::load::{Load, Plan, Report, Verdict};
-use super::poison;
 use super::random::Random;
 use super::rows::{Act, Method, Row, Victim};
 use super::twins;
 use super::valve::Valve;
+use super::{panics, poison};
 use crate::cluster::{Cluster, Node};
 use crate::interrupt::Interrupt;
 use crate::servers::Kind;
 
 const TICK: Duration = Duration::from_millis(20);
 /// Joining the group takes up to the session timeout of a dead member, fifty ticks a second.
+/// What the fault left behind shows in a load that goes on for so long after the script.
+const AFTER: Duration = Duration::from_secs(2);
 const CRASH_LIMIT: Duration = Duration::from_secs(30);
 
 /// What a trial came to.
@@ -42,6 +44,8 @@ pub(super) struct Outcome {
     pub(super) other: u64,
     /// Longest wait of a message for its acknowledgement, from the moment it was due, in seconds.
     pub(super) recovery_s: f64,
+    /// How long the trial took, in seconds.
+    pub(super) took_s: f64,
     /// Why it is not clean.
     pub(super) reasons: Vec<String>,
 }
@@ -70,6 +74,7 @@ impl Outcome {
             missed,
             other: verdict.anomalies().saturating_sub(known),
             recovery_s: Duration::from_micros(report.latency.ack.max_us).as_secs_f64(),
+            took_s: 0.0,
             reasons: reasons(report, &verdict),
         }
     }
@@ -85,9 +90,13 @@ pub(super) struct Bench<'a> {
     pub(super) cluster: &'a mut Cluster,
     pub(super) valve: Option<&'a Valve>,
     pub(super) loadgen: &'a Path,
+    /// What the load generator is to do without.
+    pub(super) load_without: Option<&'static str>,
     /// Where files of the load go.
     pub(super) folder: &'a Path,
     pub(super) interrupt: &'a Interrupt,
+    /// Why partitions stood still, in the trial at hand.
+    pub(super) halted: Vec<String>,
 }
 
 impl Bench<'_> {
@@ -97,6 +106,7 @@ impl Bench<'_> {
     /// # Errors
     /// When something does not start, or the load gives no report: then nothing was shown.
     pub(super) fn run(&mut self, row: &Row, seed: u64) -> anyhow::Result<Outcome> {
+        let begun = Instant::now();
         let outcome = match row.method {
             Method::DoubleLogin => self.double_login(seed),
             Method::Oracle => self.load_and_script(row, seed),
@@ -105,7 +115,7 @@ impl Bench<'_> {
         let restored = self.restore();
         let outcome = outcome?;
         restored?;
-        Ok(outcome)
+        Ok(Outcome { took_s: begun.elapsed().as_secs_f64(), ..outcome })
     }
 
     fn load_and_script(&mut self, row: &Row, seed: u64) -> anyhow::Result<Outcome> {
@@ -116,25 +126,34 @@ impl Bench<'_> {
             loadgen: self.loadgen,
             urls: &urls,
             seed,
-            seconds: row.load_s,
             // Pairs and small groups by turns.
             group_size: if random.between(0, 1) == 0 { 2 } else { 6 },
+            without: self.load_without,
             folder: self.folder,
         };
         let load = Load::start(&plan, self.interrupt)?;
         self.act(row.script, &victims, &mut random)?;
-        let report = load.finish(row.load_s, self.interrupt)?;
+        self.pause(AFTER);
+        let report = load.finish(self.interrupt)?;
         Ok(Outcome::of(seed, &report))
     }
 
     fn dead_letters(&mut self, row: &Row, seed: u64) -> anyhow::Result<Outcome> {
+        self.halted.clear();
         let before = poison::dead_letters(self.cluster)?;
         let mut outcome = self.load_and_script(row, seed)?;
         let (found, wanted) = (poison::dead_letters(self.cluster)? - before, poison::sent(row));
         if found < wanted {
             outcome.clean = false;
             outcome.other += wanted - found;
-            outcome.reasons.push(format!("{found} of {wanted} poison records are dead letters"));
+            let reason =
+                format!("{found} of {wanted} records that cannot be worked are dead letters");
+            outcome.reasons.push(reason);
+        }
+        if !self.halted.is_empty() {
+            outcome.clean = false;
+            outcome.other += self.halted.len() as u64;
+            outcome.reasons.append(&mut self.halted);
         }
         Ok(outcome)
     }
@@ -188,6 +207,12 @@ impl Bench<'_> {
             Act::KeepOldFile => cache_file::keep(self.cluster.servers()),
             Act::OldFile => cache_file::bring_back(self.cluster.servers()),
             Act::Poison => poison::send(self.cluster, self.interrupt),
+            Act::Panic => {
+                let user = format!("panic-{:x}", random.next());
+                let halted = panics::send(&self.addresses(), &user, self.interrupt)?;
+                self.halted.extend(halted);
+                Ok(())
+            }
             Act::Valve(open) => {
                 self.valve.context("there is no valve")?.set(open);
                 Ok(())

@@ -12,6 +12,8 @@ use crate::interrupt::Interrupt;
 
 /// Pairs of logins in one trial.
 const PAIRS: u64 = 100;
+/// After so many of which both lived on, enough was seen.
+const BOTH_ALIVE_MAX: u64 = 5;
 /// After this long two sessions of one device are a fault.
 const PATIENCE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(5);
@@ -64,6 +66,9 @@ pub(super) fn run(gateways: &[String], seed: u64, interrupt: &Interrupt) -> anyh
         let user = format!("twin-{seed:x}-{pair}");
         let gap = Duration::from_micros(random.between(0, 1000));
         one_pair([first, second], &user, gap, &mut tally)?;
+        if tally.both_alive >= BOTH_ALIVE_MAX {
+            break;
+        }
     }
     Ok(tally)
 }
@@ -144,11 +149,7 @@ impl Session {
 
     /// The handshake carries the login.
     fn log_in(&mut self, gateway: &str, user: &str) -> anyhow::Result<()> {
-        let request = format!(
-            "GET /ws?user_id={user}&device_id=one HTTP/1.1\r\nHost: {gateway}\r\n\
-             Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
+        let request = handshake(gateway, user);
         self.stream.write_all(request.as_bytes()).context("cannot log in")?;
         self.stream.set_nonblocking(true).context("cannot log in")
     }
@@ -185,6 +186,15 @@ impl Session {
     }
 }
 
+/// The handshake of a user, which logs in.
+pub(super) fn handshake(gateway: &str, user: &str) -> String {
+    format!(
+        "GET /ws?user_id={user}&device_id=one HTTP/1.1\r\nHost: {gateway}\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
 /// Heartbeats answered, and whether a close frame is among the frames after the handshake.
 fn look(received: &[u8]) -> (usize, bool) {
     let head = received.windows(4).position(|four| four == b"\r\n\r\n");
@@ -199,7 +209,7 @@ fn look(received: &[u8]) -> (usize, bool) {
 }
 
 /// One unmasked frame at the front: opcode, payload, what follows.
-fn frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(super) fn frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let (length, head) = match second & 0x7f {
         126 => (usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])), 4),
