@@ -1,5 +1,6 @@
-//! The two passes over every payload, as few instructions a byte as can be had: masking (RFC 6455
-//! section 5.3), and telling that text is UTF-8. The only room of this crate with `unsafe`.
+//! The passes over every payload, as few instructions a byte as can be had: masking (RFC 6455 section
+//! 5.3), telling that text is UTF-8, and copying it behind a header. The only room of this crate with
+//! `unsafe`.
 //!
 //! Most text is ASCII, and whether it is can be seen while unmasking, for one instruction a word. Such
 //! text needs no second pass.
@@ -70,6 +71,26 @@ pub(crate) fn text(payload: &[u8], is_ascii: IsAscii) -> Option<&str> {
     simdutf8::basic::from_utf8(payload).ok()
 }
 
+/// Appends a header and what is to lie behind it. There is one look at the room there is, at most one
+/// growth, to what is needed or by the usual factor, and every byte is written once.
+#[inline]
+#[allow(unsafe_code)]
+pub(crate) fn append<const HEAD: usize>(out: &mut Vec<u8>, head: [u8; HEAD], behind: &[u8]) {
+    let added = HEAD + behind.len();
+    out.reserve(added);
+    let len = out.len();
+    // SAFETY: `reserve` has made room for `added` bytes behind the first `len`, or panicked. `head` and
+    // `behind` do not lie there: the one is a copy of its own, the other is borrowed while `out` is
+    // borrowed for writing. All `added` bytes are written before they count. Tested by
+    // `a_header_and_a_payload_are_appended_whatever_room_there_is`.
+    unsafe {
+        let end = out.as_mut_ptr().add(len);
+        end.cast::<[u8; HEAD]>().write_unaligned(head);
+        end.add(HEAD).copy_from_nonoverlapping(behind.as_ptr(), behind.len());
+        out.set_len(len + added);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +116,28 @@ mod tests {
                 let mut narrow = source.clone();
                 assert_eq!(mask_words(&mut narrow[start..end], KEY).0, book[start..end].is_ascii());
                 assert_eq!(narrow, book, "{start}..{end}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_and_a_payload_are_appended_whatever_room_there_is() {
+        let payload: Vec<u8> = (0..70).collect();
+        for before in [0, 1, 9] {
+            for spare in 0..85 {
+                for len in [0, 1, 15, 16, 64, 70] {
+                    let mut out = Vec::with_capacity(before + spare);
+                    out.resize(before, 0xEE);
+                    let room = out.capacity();
+                    append(&mut out, [1, 2, 3, 4], &payload[..len]);
+                    append(&mut out, [5; 10], &[]);
+                    let expected =
+                        [&vec![0xEE; before][..], &[1, 2, 3, 4], &payload[..len], &[5; 10]];
+                    assert_eq!(out, expected.concat(), "{before} {spare} {len}");
+                    if before + 14 + len <= room {
+                        assert_eq!(out.capacity(), room, "what fits does not grow");
+                    }
+                }
             }
         }
     }

@@ -31,8 +31,10 @@ pub struct Work {
     pub work: Box<dyn FnMut()>,
 }
 
-/// Payloads in bytes.
-pub const SIZES: [usize; 4] = [20, 128, 1024, 16_384];
+/// Payloads that are decoded, in bytes.
+pub const DECODED: [usize; 4] = [20, 128, 1024, 16_384];
+/// Payloads that are encoded, in bytes.
+pub const ENCODED: [usize; 6] = [20, 128, 1024, 4096, 16_384, 65_536];
 /// Bytes of one stream.
 const STREAM_BYTES: usize = 64 * 1024;
 /// The payload of a TCP segment on Ethernet: the largest piece where a stream comes in pieces.
@@ -69,8 +71,8 @@ impl Payload {
 pub fn all() -> Vec<Work> {
     let mut all = Vec::new();
     for payload in [Payload::Text, Payload::Binary] {
-        for len in SIZES {
-            let frames = STREAM_BYTES / (len + 14);
+        for len in DECODED {
+            let frames = frames(len);
             let read = |at_most| stream(payload, len, frames, at_most);
             let what = format!("decode {}, {len} bytes", payload.name());
             decode(&mut all, &what, frames, || read(usize::MAX));
@@ -78,13 +80,20 @@ pub fn all() -> Vec<Work> {
                 let what = format!("{what}, in reads of {SEGMENT_BYTES}");
                 decode(&mut all, &what, frames, || read(SEGMENT_BYTES));
             }
+        }
+        for len in ENCODED {
             let what = format!("encode {}, {len} bytes", payload.name());
-            encode(&mut all, &what, payload, len, frames);
+            encode(&mut all, &what, payload, len, frames(len));
         }
     }
     leave_in_place(&mut all);
     handshakes(&mut all);
     all
+}
+
+/// Frames of one stream.
+fn frames(len: usize) -> usize {
+    (STREAM_BYTES / (len + 14)).max(1)
 }
 
 fn stream(payload: Payload, len: usize, frames: usize, at_most: usize) -> Stream {
@@ -137,7 +146,8 @@ mod tests {
     #[test]
     fn all_of_them_do_their_work_twice() {
         let all = super::all();
-        assert_eq!(all.len(), 3 * (2 * 2 * super::SIZES.len() + 1) + 4);
+        let sizes = super::DECODED.len() + super::ENCODED.len();
+        assert_eq!(all.len(), 3 * (2 * sizes + 1) + 4);
         for mut one in all {
             (one.work)();
             (one.work)();

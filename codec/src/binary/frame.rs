@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::header::{self, HEADER_MAX_BYTES, Header};
-use super::{Error, Kind, Limits, encoded_len};
+use super::{Error, Kind, Limits};
 use crate::recv_buffer;
 
 /// One frame.
@@ -197,10 +197,9 @@ pub fn next_in_message<'a>(
 /// # Panics
 /// In debug builds, when the body is empty or above the limit of its kind, or the kind is HEARTBEAT
 /// (see [`encode_heartbeat`]): that is the caller's bug, never a peer's doing.
+#[inline]
 pub fn encode(out: &mut Vec<u8>, kind: Kind, body: &[u8]) {
-    out.reserve(encoded_len(kind, body.len()));
-    super::encode_header(out, kind, body.len());
-    out.extend_from_slice(body);
+    header::append(out, kind, body.len(), body);
 }
 
 /// Appends a heartbeat: one byte.

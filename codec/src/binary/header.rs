@@ -1,6 +1,7 @@
 //! Frame headers: one byte of kind and flags, then the body length as a varint.
 
 use super::{Error, Kind, Limits};
+use crate::payload;
 
 /// Longest frame header in bytes.
 pub const HEADER_MAX_BYTES: usize = 1 + LENGTH_MAX_BYTES;
@@ -88,16 +89,24 @@ pub const fn encoded_len(kind: Kind, body_len: usize) -> usize {
 /// # Panics
 /// In debug builds, when the body is empty or above the limit of its kind, or the kind is HEARTBEAT:
 /// that is the caller's bug, never a peer's doing.
+#[inline]
 pub fn encode_header(out: &mut Vec<u8>, kind: Kind, body_len: usize) {
+    append(out, kind, body_len, &[]);
+}
+
+/// Appends a header and what is to lie right behind it: one case for each length of the length.
+#[inline]
+pub(super) fn append(out: &mut Vec<u8>, kind: Kind, body_len: usize, behind: &[u8]) {
     debug_assert!(kind != Kind::Heartbeat, "see encode_heartbeat");
     debug_assert!((1..=kind.max_body_bytes()).contains(&body_len), "{kind:?}: {body_len} bytes");
-    out.push(kind as u8);
-    let mut rest = body_len;
-    while rest > usize::from(!MORE) {
-        out.push(rest as u8 | MORE);
-        rest >>= 7;
+    let first = kind as u8;
+    let [a, b, c, d] = [0, 7, 14, 21].map(|shift| (body_len >> shift) as u8 & !MORE);
+    match length_len(body_len) {
+        1 => payload::append(out, [first, a], behind),
+        2 => payload::append(out, [first, a | MORE, b], behind),
+        3 => payload::append(out, [first, a | MORE, b | MORE, c], behind),
+        _ => payload::append(out, [first, a | MORE, b | MORE, c | MORE, d], behind),
     }
-    out.push(rest as u8);
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::mask::apply_mask;
 use super::{Error, Limits, Opcode};
+use crate::payload;
 use crate::role::Role;
 
 /// Longest frame header in bytes: two, the long length, the masking key.
@@ -182,21 +183,51 @@ pub(super) fn own_frame(bytes: &[u8]) -> Option<OwnFrame> {
     (header.fin && whole).then_some(OwnFrame { opcode, header_len, payload_len })
 }
 
+/// The header of a frame as far as the length, in the three forms that a length has.
+#[inline]
+fn head_2(first: u8, masked: u8, payload_len: usize) -> [u8; 2] {
+    [first, masked | payload_len as u8]
+}
+
+#[inline]
+fn head_4(first: u8, masked: u8, payload_len: usize) -> [u8; 4] {
+    let [a, b] = (payload_len as u16).to_be_bytes();
+    [first, masked | LENGTH_IN_2_BYTES, a, b]
+}
+
+#[inline]
+fn head_10(first: u8, masked: u8, payload_len: usize) -> [u8; 10] {
+    let [a, b, c, d, e, f, g, h] = (payload_len as u64).to_be_bytes();
+    [first, masked | LENGTH_IN_8_BYTES, a, b, c, d, e, f, g, h]
+}
+
 /// Writes the header of a final, unmasked frame to the front of `out`; returns its length.
 pub(super) fn put(out: &mut [u8], opcode: Opcode, reserved: u8, payload_len: usize) -> usize {
-    out[0] = FIN | reserved | opcode as u8;
+    let first = FIN | reserved | opcode as u8;
     match payload_len {
-        0..=125 => out[1] = payload_len as u8,
-        126..=0xFFFF => {
-            out[1] = LENGTH_IN_2_BYTES;
-            out[2..4].copy_from_slice(&(payload_len as u16).to_be_bytes());
-        }
-        _ => {
-            out[1] = LENGTH_IN_8_BYTES;
-            out[2..10].copy_from_slice(&(payload_len as u64).to_be_bytes());
-        }
+        0..=125 => out[..2].copy_from_slice(&head_2(first, 0, payload_len)),
+        126..=0xFFFF => out[..4].copy_from_slice(&head_4(first, 0, payload_len)),
+        _ => out[..10].copy_from_slice(&head_10(first, 0, payload_len)),
     }
     header_len(payload_len, false)
+}
+
+/// The first byte of a frame.
+#[inline]
+fn first_byte(opcode: Opcode, fin: bool, payload_len: usize) -> u8 {
+    debug_assert!(!opcode.is_control() || (fin && payload_len <= CONTROL_MAX_BYTES));
+    opcode as u8 | if fin { FIN } else { 0 }
+}
+
+/// Appends a header as far as the length, and what is to lie right behind it. Each form of the length
+/// has a size that the compiler knows: one look at the room there is, one store, one copy.
+#[inline]
+fn append(out: &mut Vec<u8>, first: u8, masked: u8, payload_len: usize, behind: &[u8]) {
+    match payload_len {
+        0..=125 => payload::append(out, head_2(first, masked, payload_len), behind),
+        126..=0xFFFF => payload::append(out, head_4(first, masked, payload_len), behind),
+        _ => payload::append(out, head_10(first, masked, payload_len), behind),
+    }
 }
 
 /// Appends a frame header alone, for callers that keep the payload elsewhere (one payload shared by
@@ -205,6 +236,7 @@ pub(super) fn put(out: &mut [u8], opcode: Opcode, reserved: u8, payload_len: usi
 /// # Panics
 /// In debug builds, when a control frame is longer than 125 bytes or not final: that is the caller's
 /// bug, never a peer's doing.
+#[inline]
 pub fn encode_header(
     out: &mut Vec<u8>,
     opcode: Opcode,
@@ -212,22 +244,10 @@ pub fn encode_header(
     payload_len: usize,
     key: Option<[u8; 4]>,
 ) {
-    debug_assert!(!opcode.is_control() || (fin && payload_len <= CONTROL_MAX_BYTES));
-    let masked = if key.is_some() { MASKED } else { 0 };
-    out.push(opcode as u8 | if fin { FIN } else { 0 });
-    match payload_len {
-        0..=125 => out.push(masked | payload_len as u8),
-        126..=0xFFFF => {
-            out.push(masked | LENGTH_IN_2_BYTES);
-            out.extend_from_slice(&(payload_len as u16).to_be_bytes());
-        }
-        _ => {
-            out.push(masked | LENGTH_IN_8_BYTES);
-            out.extend_from_slice(&(payload_len as u64).to_be_bytes());
-        }
-    }
-    if let Some(key) = key {
-        out.extend_from_slice(&key);
+    let first = first_byte(opcode, fin, payload_len);
+    match key {
+        None => append(out, first, 0, payload_len, &[]),
+        Some(key) => append(out, first, MASKED, payload_len, &key),
     }
 }
 
@@ -235,6 +255,7 @@ pub fn encode_header(
 ///
 /// # Panics
 /// As [`encode_header`].
+#[inline]
 pub fn encode_fragment(
     out: &mut Vec<u8>,
     opcode: Opcode,
@@ -242,19 +263,26 @@ pub fn encode_fragment(
     payload: &[u8],
     key: Option<[u8; 4]>,
 ) {
-    out.reserve(header_len(payload.len(), key.is_some()) + payload.len());
-    encode_header(out, opcode, fin, payload.len(), key);
+    let first = first_byte(opcode, fin, payload.len());
+    match key {
+        None => append(out, first, 0, payload.len(), payload),
+        Some(key) => append_masked(out, first, payload, key),
+    }
+}
+
+fn append_masked(out: &mut Vec<u8>, first: u8, payload: &[u8], key: [u8; 4]) {
+    out.reserve(header_len(payload.len(), true) + payload.len());
+    append(out, first, MASKED, payload.len(), &key);
     let start = out.len();
     out.extend_from_slice(payload);
-    if let Some(key) = key {
-        apply_mask(&mut out[start..], key);
-    }
+    apply_mask(&mut out[start..], key);
 }
 
 /// Appends a final, unmasked frame: the server's role.
 ///
 /// # Panics
 /// As [`encode_header`].
+#[inline]
 pub fn encode_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     encode_fragment(out, opcode, true, payload, None);
 }
@@ -264,6 +292,7 @@ pub fn encode_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
 ///
 /// # Panics
 /// As [`encode_header`].
+#[inline]
 pub fn encode_frame_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
     encode_fragment(out, opcode, true, payload, Some(key));
 }

@@ -152,6 +152,7 @@ fn lives() -> Vec<Vec<u8>> {
     let bytes = |part| Op::Bytes(Arrival::plain(part));
     let cut = |part, cut| Op::Bytes(Arrival { cut, ..Arrival::plain(part) });
     let joined = |part| Op::Bytes(Arrival { joined: true, ..Arrival::plain(part) });
+    let many = |part, again| Op::Bytes(Arrival { again, cut: 9, ..Arrival::plain(part) });
     let by_command = |carry: fn(u8) -> Part, first| {
         let mut ops = vec![first, bytes(carry(1)), Op::Welcome];
         for which in 0..16 {
@@ -178,13 +179,39 @@ fn lives() -> Vec<Vec<u8>> {
         vec![bytes(Part::Handshake(2, 4)), Op::Welcome, bytes(Part::Message(1)), Op::Close],
         vec![bytes(Part::Preface), joined(Part::Stream(1)), bytes(Part::Stream(0)), Op::Welcome],
         vec![bytes(Part::Handshake(0, 0)), bytes(Part::Ping), bytes(Part::Close)],
+        vec![
+            bytes(Part::Handshake(0, 1)),
+            many(Part::Ping, 2),
+            bytes(Part::Text(1)),
+            many(Part::Text(2), 1),
+            Op::Welcome,
+            Op::Wait { ms: 300 },
+            many(Part::Pong, 3),
+            many(Part::Text(20), 255),
+        ],
+        vec![
+            bytes(Part::Handshake(0, 2)),
+            bytes(Part::Message(1)),
+            Op::Welcome,
+            many(Part::Empty, 1),
+            many(Part::Message(2), 59),
+        ],
+        vec![
+            bytes(Part::Preface),
+            bytes(Part::Stream(1)),
+            Op::Welcome,
+            many(Part::Stream(2), 4),
+            Op::Wait { ms: 50 },
+            many(Part::Stream(12), 1),
+        ],
         vec![bytes(Part::Raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()))],
         vec![bytes(Part::Raw(b"\x16\x03\x01".to_vec()))],
     ];
     // Every table of rules sees every life, the echo among them.
     let rules = [0, 1, 2, 3, 4, 8, 12, 0x84];
     let cases = lives.iter().enumerate().flat_map(|(number, ops)| {
-        [rules[number % rules.len()], 0].map(|rules| session::Case { rules, ops: ops.clone() })
+        [rules[number % rules.len()], 0, 0x20, 0x30]
+            .map(|rules| session::Case { rules, ops: ops.clone() })
     });
     cases.map(|case| case.write()).collect()
 }

@@ -2,6 +2,7 @@
 //! outputs and limits are those of a shadow model, and a twin that gets the same bytes in other pieces
 //! does the same.
 
+mod flood;
 mod model;
 pub mod ops;
 mod view;
@@ -73,23 +74,51 @@ fn rules_of(which: u8) -> Rules {
             2 => (1000.0, 2, 3.0, 1),
             _ => (13.7, 50, 0.01, 2),
         };
+    let Limits { idle_frames_per_second, idle_frame_burst, .. } = Limits::default();
+    let (idle_frames_per_second, idle_frame_burst) = match which / 16 % 4 {
+        0 | 1 => (idle_frames_per_second, idle_frame_burst),
+        2 => (20, 5),
+        _ => (10, 60),
+    };
     let limits = Limits {
         messages_per_second,
         message_burst,
         requests_per_second,
         request_burst,
+        idle_frames_per_second,
+        idle_frame_burst,
         ..Limits::default()
     };
     Rules::new(mode, limits)
 }
 
-/// A session and what came out of it.
+/// A session, what came out of it, and what the shard keeps for it.
 struct Side {
     session: Session,
     out: Outputs,
+    debt_ms: u16,
+    /// When debt was last forgiven.
+    since_ms: u32,
 }
 
 impl Side {
+    fn new(rules: &Rules, now_ms: u64) -> Self {
+        let since_ms = now_ms as u32;
+        let session = Session::new(rules, since_ms);
+        Self { session, out: Outputs::default(), debt_ms: 0, since_ms }
+    }
+
+    /// Bytes came: a sign of life, which forgives debt for the time since the last one.
+    fn arrive(&mut self, rules: &Rules, now_ms: u64, bytes: &[u8]) {
+        if self.session.phase() == Phase::Open {
+            let passed_ms = (now_ms as u32).wrapping_sub(self.since_ms);
+            let passed_ms = u16::try_from(passed_ms).unwrap_or(u16::MAX);
+            self.debt_ms = self.debt_ms.saturating_sub(passed_ms);
+            self.since_ms = now_ms as u32;
+        }
+        self.with(rules, now_ms, |session, cx| session.on_bytes(cx, &mut bytes.to_vec()));
+    }
+
     /// Lets the session work as a shard does. What an ended connection gets is its own affair.
     fn with(
         &mut self,
@@ -98,8 +127,14 @@ impl Side {
         work: impl FnOnce(&mut Session, &mut Context<'_>),
     ) {
         let now_ms = now_ms as u32;
+        let before = self.session.phase();
+        self.out.debt_ms = u32::from(self.debt_ms);
         let mut cx = Context { id: ID, now_ms, rules, deflate: None, out: &mut self.out };
         work(&mut self.session, &mut cx);
+        self.debt_ms = u16::try_from(self.out.debt_ms).unwrap_or(u16::MAX);
+        if self.session.phase() != before && self.session.phase() == Phase::Open {
+            self.since_ms = now_ms;
+        }
     }
 }
 
@@ -113,6 +148,8 @@ struct Life {
     model: Model,
     /// Bytes that come in one piece with the next.
     joined: Vec<u8>,
+    /// Frames without a purpose that may be in them.
+    joined_idle_frames: usize,
     last_messages: Vec<proto::v1::UpstreamFrame>,
     unanswered: Vec<proto::v1::UpstreamFrame>,
 }
@@ -129,10 +166,8 @@ pub fn run(data: &[u8]) {
 pub fn check(case: &Case) {
     let rules = rules_of(case.rules);
     let start_ms = if case.rules & 0x80 == 0 { 0 } else { LATE_START_MS };
-    let session = || Session::new(&rules, start_ms as u32);
-    let side = || Side { session: session(), out: Outputs::default() };
-    let (ours, twin) = (side(), side());
-    let model = Model::new(&rules);
+    let (ours, twin) = (Side::new(&rules, start_ms), Side::new(&rules, start_ms));
+    let model = Model::new(&rules, start_ms);
     let mut life = Life {
         rules,
         start_ms,
@@ -141,6 +176,7 @@ pub fn check(case: &Case) {
         twin,
         model,
         joined: Vec::new(),
+        joined_idle_frames: 0,
         last_messages: Vec::new(),
         unanswered: Vec::new(),
     };
@@ -161,6 +197,7 @@ impl Life {
                 self.model.spoilt |=
                     arrival.spoil.1 != 0 || matches!(arrival.part, ops::Part::Raw(_));
                 self.joined.extend(arrival.bytes());
+                self.joined_idle_frames += arrival.idle_frames();
                 if arrival.joined {
                     return true;
                 }
@@ -192,14 +229,14 @@ impl Life {
 
     fn arrive(&mut self, arrival: &Arrival) {
         let bytes = std::mem::take(&mut self.joined);
-        self.ours
-            .with(&self.rules, self.now_ms, |session, cx| session.on_bytes(cx, &mut bytes.clone()));
+        let idle_frames = std::mem::take(&mut self.joined_idle_frames) as u64;
+        let open = self.ours.session.phase() == Phase::Open;
+        self.model.flood.arrive(idle_frames, open, self.now_ms);
+        self.ours.arrive(&self.rules, self.now_ms, &bytes);
         let cut = usize::from(arrival.cut) % (bytes.len() + 1);
         for piece in [&bytes[..cut], &bytes[cut..]] {
             if self.twin.out.verdict != Verdict::HandOver {
-                self.twin.with(&self.rules, self.now_ms, |session, cx| {
-                    session.on_bytes(cx, &mut piece.to_vec())
-                });
+                self.twin.arrive(&self.rules, self.now_ms, piece);
             }
         }
     }
@@ -210,11 +247,13 @@ impl Life {
         assert_eq!(after, twin.session.phase(), "the twin's phase");
         assert_eq!(ours.session.wire(), twin.session.wire(), "the twin's wire");
         assert_eq!(ours.session.user_id(), twin.session.user_id());
+        assert_eq!(ours.debt_ms, twin.debt_ms, "the twin's debt");
         let (ours, twin) = (&ours.out, &twin.out);
         assert_eq!(ours.bytes, twin.bytes, "the twin's bytes");
         assert_eq!(ours.messages, twin.messages, "the twin's messages");
         assert_eq!(ours.calls, twin.calls, "the twin's calls");
         assert_eq!(ours.verdict, twin.verdict, "the twin's verdict");
+        assert_eq!(ours.cause, twin.cause, "the twin's cause");
         assert!(ours.handed_over.starts_with(&twin.handed_over), "the twin is handed over");
         self.model.observe(op, (before, after), self.now_ms, ours);
         assert_eq!(self.ours.session.user_id(), if self.model.welcomed { USER } else { 0 });

@@ -3,10 +3,12 @@
 use gateway::ids::ConnId;
 use gateway::session::rules::{Mode, Rules};
 use gateway::session::{Outputs, Phase, Session, Verdict};
+use proto::error::close_code;
 use proto::ids::{check_client_msg_id, check_conversation_id};
 use proto::limits::{DEVICE_CLASS_MAX_BYTES, DEVICE_ID_MAX_BYTES, TOKEN_MAX_BYTES};
 use proto::v1::{Call, UpstreamFrame, call::Request};
 
+use super::flood::Flood;
 use super::ops::Op;
 use super::view::{Told, View};
 
@@ -31,6 +33,7 @@ pub(super) struct Model {
     content_max_bytes: usize,
     messages: Rate,
     requests: Rate,
+    pub(super) flood: Flood,
     logins: u32,
     /// A login was asked and its end not reported.
     announced: bool,
@@ -69,7 +72,7 @@ impl Rate {
 }
 
 impl Model {
-    pub(super) fn new(rules: &Rules) -> Self {
+    pub(super) fn new(rules: &Rules, now_ms: u64) -> Self {
         let limits = &rules.limits;
         let echo = rules.mode == Mode::Echo;
         Self {
@@ -78,6 +81,7 @@ impl Model {
             content_max_bytes: limits.content_max_bytes,
             messages: Rate::new(limits.messages_per_second, limits.message_burst),
             requests: Rate::new(limits.requests_per_second, limits.request_burst),
+            flood: Flood::new(limits, now_ms),
             logins: 0,
             announced: false,
             welcomed: false,
@@ -109,7 +113,32 @@ impl Model {
                 self.asked_ms = *after_ms;
             }
         }
+        self.check_flood(op, (before, after), now_ms, &told);
         self.check_end(before, after, out, &told);
+    }
+
+    fn check_flood(
+        &mut self,
+        op: &Op,
+        (before, after): (Phase, Phase),
+        now_ms: u64,
+        told: &[Told],
+    ) {
+        if self.echo {
+            return;
+        }
+        if before != after && after == Phase::Open {
+            self.flood.open(now_ms);
+        }
+        // What a client sent is answered when it comes, or with the welcome that it waited for. Other
+        // refusals are the logic service's.
+        if matches!(op, Op::Bytes(_) | Op::Welcome) {
+            let answers = told.iter().filter(|one| **one == Told::Idle).count();
+            self.flood.answer(answers as u64, after == Phase::Ended, now_ms);
+        }
+        if told.contains(&Told::Closed(Some(close_code::FLOODING))) && !self.spoilt {
+            self.flood.end();
+        }
     }
 
     fn is_legal(&self, op: &Op, before: Phase, after: Phase) -> bool {

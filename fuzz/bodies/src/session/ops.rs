@@ -51,6 +51,8 @@ pub enum Op {
 pub struct Arrival {
     /// What they are.
     pub part: Part,
+    /// How often it comes again right behind itself, as far as [`ARRIVAL_MAX_BYTES`] allow.
+    pub again: u8,
     /// A place (modulo the length) and what is changed there; 0 changes nothing.
     pub spoil: (u16, u8),
     /// Where they are cut for the twin.
@@ -76,11 +78,18 @@ pub enum Part {
     Stream(u8),
     /// A ping.
     Ping,
+    /// A pong that nobody asked for.
+    Pong,
+    /// A binary message without a byte.
+    Empty,
     /// A close frame.
     Close,
     /// Anything.
     Raw(Vec<u8>),
 }
+
+/// A part that comes again and again makes no more bytes than these.
+const ARRIVAL_MAX_BYTES: usize = 16 * 1024;
 
 /// Targets of a handshake.
 pub const TARGETS: [&str; 6] =
@@ -188,6 +197,8 @@ impl Part {
             }
             Self::Stream(which) => out = frame(*which),
             Self::Ping => encode_frame_masked(&mut out, Opcode::Ping, b"ping", KEY),
+            Self::Pong => encode_frame_masked(&mut out, Opcode::Pong, b"", KEY),
+            Self::Empty => encode_frame_masked(&mut out, Opcode::Binary, b"", KEY),
             Self::Close => codec::ws::encode_close_masked(&mut out, 1000, "bye", KEY),
             Self::Raw(bytes) => out.extend(bytes),
         }
@@ -195,7 +206,7 @@ impl Part {
     }
 
     fn read(reader: &mut Reader<'_>) -> Self {
-        match reader.byte() % 9 {
+        match reader.byte() % 11 {
             0 => Self::Handshake(reader.byte(), reader.byte()),
             1 => Self::Preface,
             2 => Self::Text(reader.byte()),
@@ -204,6 +215,8 @@ impl Part {
             5 => Self::Stream(reader.byte()),
             6 => Self::Ping,
             7 => Self::Close,
+            9 => Self::Pong,
+            10 => Self::Empty,
             _ => {
                 let len = usize::from(reader.byte());
                 Self::Raw(reader.take(len).to_vec())
@@ -221,6 +234,8 @@ impl Part {
             Self::Stream(which) => out.extend([5, *which]),
             Self::Ping => out.push(6),
             Self::Close => out.push(7),
+            Self::Pong => out.push(9),
+            Self::Empty => out.push(10),
             Self::Raw(bytes) => {
                 let bytes = &bytes[..bytes.len().min(255)];
                 out.extend([8, bytes.len() as u8]);
@@ -235,21 +250,41 @@ fn text(which: u8) -> &'static str {
 }
 
 impl Arrival {
-    /// The part whole and unspoilt, on its own.
+    /// The part whole and unspoilt, once, on its own.
     #[must_use]
     pub fn plain(part: Part) -> Self {
-        Self { part, spoil: (0, 0), cut: 0, joined: false }
+        Self { part, again: 0, spoil: (0, 0), cut: 0, joined: false }
     }
 
     /// The bytes as they arrive.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = self.part.bytes();
+        let part = self.part.bytes();
+        let mut bytes = part.repeat(self.times(part.len()));
         let len = bytes.len().max(1);
         if let Some(byte) = bytes.get_mut(usize::from(self.spoil.0) % len) {
             *byte ^= self.spoil.1;
         }
         bytes
+    }
+
+    fn times(&self, part_len: usize) -> usize {
+        let most = (ARRIVAL_MAX_BYTES / part_len.max(1)).max(1);
+        most.min(usize::from(self.again) + 1)
+    }
+
+    /// As many frames without a purpose as there may be in it, if nothing before it was spoilt.
+    #[must_use]
+    pub fn idle_frames(&self) -> usize {
+        let part_len = self.part.bytes().len();
+        let in_one = match self.part {
+            Part::Text(_) | Part::Message(_) | Part::Stream(_) => 1,
+            Part::Ping | Part::Pong | Part::Empty | Part::Close => 1,
+            // The request, and the ping in its midst.
+            Part::Fragments(_) => 2,
+            Part::Handshake(..) | Part::Preface | Part::Raw(_) => part_len,
+        };
+        in_one * self.times(part_len)
     }
 }
 
@@ -262,7 +297,8 @@ impl Op {
                 let part = Part::read(reader);
                 let spoil = if flags & 1 == 0 { (0, 0) } else { (reader.short(), reader.byte()) };
                 let cut = if flags & 2 == 0 { 0 } else { reader.short() };
-                Self::Bytes(Arrival { part, spoil, cut, joined: flags & 4 != 0 })
+                let again = if flags & 8 == 0 { 0 } else { reader.byte() };
+                Self::Bytes(Arrival { part, again, spoil, cut, joined: flags & 4 != 0 })
             }
             6 => Self::Welcome,
             7 => Self::LoginFailed { temporary: reader.byte() & 1 == 1 },
@@ -286,7 +322,8 @@ impl Op {
             Self::Bytes(arrival) => {
                 let spoilt = u8::from(arrival.spoil != (0, 0));
                 let cut = u8::from(arrival.cut != 0);
-                out.extend([0, spoilt | cut << 1 | u8::from(arrival.joined) << 2]);
+                let again = u8::from(arrival.again != 0);
+                out.extend([0, spoilt | cut << 1 | u8::from(arrival.joined) << 2 | again << 3]);
                 arrival.part.write(out);
                 if spoilt == 1 {
                     out.extend(arrival.spoil.0.to_le_bytes());
@@ -294,6 +331,9 @@ impl Op {
                 }
                 if cut == 1 {
                     out.extend(arrival.cut.to_le_bytes());
+                }
+                if again == 1 {
+                    out.push(arrival.again);
                 }
             }
             Self::Welcome => out.push(6),

@@ -14,6 +14,8 @@ use super::ops::NONCE;
 pub(super) enum Told {
     /// A request was refused until so many milliseconds have passed; whether it was a message.
     RateLimited { message: bool, after_ms: u32 },
+    /// A ping or heartbeat was answered, or a request refused.
+    Idle,
     /// The connection was closed with this code; `None` without one.
     Closed(Option<u16>),
     /// An HTTP answer other than 101.
@@ -108,7 +110,7 @@ impl View {
                         self.on_frame(frame.kind, frame.body, told);
                     }
                 }
-                Some(Event::Pong(_)) => {}
+                Some(Event::Pong(_)) => told.push(Told::Idle),
                 Some(Event::Ping(_)) => panic!("nobody asked for a ping"),
                 Some(Event::Close(frame)) => {
                     told.push(Told::Closed(frame.map(|frame| frame.code)));
@@ -146,8 +148,10 @@ impl View {
         assert!(cmd.is_null() || cmd.as_u64().is_some(), "{text}");
         let Some(error) = answer.get("error") else {
             let pushed = [4, 10, 11, 12].iter().any(|number| cmd == number);
+            told.extend((*cmd == 0).then_some(Told::Idle));
             return assert!(pushed || answer["code"] == 0, "{text}");
         };
+        told.push(Told::Idle);
         assert_eq!(answer["code"].as_u64(), known_code(error["name"].as_str()), "{text}");
         if error["name"] == "RATE_LIMITED" {
             let after_ms = error["retry_after_ms"].as_u64().expect("a delay");
@@ -167,6 +171,7 @@ impl View {
                 assert!(push.message.is_some());
             }
             Kind::Error => {
+                told.push(Told::Idle);
                 let error = v1::Error::decode(body).expect("a body");
                 assert_eq!(known_code(Some(&error.name)), Some(error.code.into()), "{error:?}");
                 if error.name == "RATE_LIMITED" {
@@ -178,7 +183,7 @@ impl View {
             Kind::Ack => drop(v1::Ack::decode(body).expect("a body")),
             Kind::Conversations => drop(v1::Conversations::decode(body).expect("a body")),
             Kind::Goaway => drop(v1::Goaway::decode(body).expect("a body")),
-            Kind::Heartbeat => {}
+            Kind::Heartbeat => told.push(Told::Idle),
             kind => panic!("{kind:?} is not written here"),
         }
     }

@@ -4,6 +4,7 @@ use fuzz_bodies::session::Case;
 use fuzz_bodies::session::ops::{Arrival, FRAMES, Op, PROTOCOLS, Part, TARGETS, TEXTS};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 #[derive(Clone, Copy, Debug)]
 enum Door {
@@ -15,8 +16,9 @@ enum Door {
 fn arrival(part: impl Strategy<Value = Part>) -> impl Strategy<Value = Op> {
     let spoil = prop_oneof![9 => Just((0, 0)), 1 => any::<(u16, u8)>()];
     let cut = prop_oneof![1 => Just(0), 1 => any::<u16>()];
-    (part, spoil, cut, prop::bool::weighted(0.15))
-        .prop_map(|(part, spoil, cut, joined)| Op::Bytes(Arrival { part, spoil, cut, joined }))
+    (part, spoil, cut, prop::bool::weighted(0.15)).prop_map(|(part, spoil, cut, joined)| {
+        Op::Bytes(Arrival { part, again: 0, spoil, cut, joined })
+    })
 }
 
 /// Frames of the form that the door asks for.
@@ -34,6 +36,19 @@ fn fitting(door: Door) -> BoxedStrategy<Part> {
     }
 }
 
+/// Frames without a purpose, many at once or few.
+fn flood(door: Door) -> impl Strategy<Value = Op> {
+    let part = match door {
+        // A heartbeat, no JSON.
+        Door::Json => select(vec![Part::Ping, Part::Pong, Part::Text(2), Part::Text(20)]),
+        Door::BinaryMessages => select(vec![Part::Ping, Part::Empty, Part::Message(2)]),
+        Door::Stream => select(vec![Part::Stream(2), Part::Stream(12)]),
+    };
+    let again = prop_oneof![2 => 0..8_u8, 1 => any::<u8>()];
+    (part, again, any::<u16>())
+        .prop_map(|(part, again, cut)| Op::Bytes(Arrival { again, cut, ..Arrival::plain(part) }))
+}
+
 fn anything() -> impl Strategy<Value = Part> {
     prop_oneof![
         (0..TARGETS.len() as u8, 0..PROTOCOLS.len() as u8)
@@ -43,6 +58,8 @@ fn anything() -> impl Strategy<Value = Part> {
         (0..FRAMES).prop_map(Part::Message),
         (0..FRAMES).prop_map(Part::Stream),
         Just(Part::Ping),
+        Just(Part::Pong),
+        Just(Part::Empty),
         Just(Part::Close),
         vec(any::<u8>(), 0..40).prop_map(Part::Raw),
     ]
@@ -53,6 +70,7 @@ fn event(door: Door) -> impl Strategy<Value = Op> {
     prop_oneof![
         20 => arrival(fitting(door)),
         2 => arrival(anything()),
+        2 => flood(door),
         4 => Just(Op::WaitAsAsked),
         3 => wait,
         2 => (0..2000_u16).prop_map(|size| Op::Push { size }),
