@@ -42,7 +42,7 @@ mod request {
 const PULL_LIMIT: u32 = proto::limits::PULL_LIMIT_MAX;
 /// How long a hole may stay open before the member pulls.
 const GAP_GRACE_NS: u64 = SECOND_NS;
-/// How long after a hole was seen a push may still come, or word that it was left out.
+/// How long after a hole was closed by a pull a push may still come, or word that it was left out.
 const OWED_GRACE_NS: u64 = 10 * SECOND_NS;
 /// How often slow things are looked at.
 const SWEEP_NS: u64 = 250 * MILLISECOND_NS;

@@ -189,7 +189,7 @@ impl Oracle {
         }
         let told = receiver.told_from.is_some_and(|from_seq| seq >= from_seq);
         if reason == PullReason::Gap && !told {
-            receiver.owed.found(seq, receiver.gap_since_ns);
+            receiver.owed.found(seq);
         }
         self.tally.delivered += 1;
         match reason {
@@ -210,12 +210,10 @@ impl Oracle {
         }
     }
 
-    /// What pulls found in holes first seen before this time, and was neither pushed nor told of since, was
-    /// missed.
+    /// What pulls found that were over before this time, and was neither pushed nor told of since, was missed.
     pub fn give_up_owed(&mut self, seat: Seat, before_ns: u64) {
         let Some(receiver) = self.receiver(seat) else { return };
-        let Some(owed) = receiver.owed.before(before_ns) else { return };
-        receiver.owed.forget_before(before_ns);
+        let Some(owed) = receiver.owed.take_before(before_ns) else { return };
         verdict::missed(&mut self.faults, seat, owed);
     }
 
@@ -240,7 +238,7 @@ impl Oracle {
     pub fn disconnected(&mut self, seat: Seat) {
         self.excuse_rest(seat);
         if let Some(receiver) = self.receiver(seat) {
-            receiver.owed.forget_before(u64::MAX);
+            receiver.owed.forget();
         }
     }
 
@@ -294,6 +292,7 @@ impl Oracle {
     /// A pull because of a hole came to its end; returns how long the hole was open if it is closed now.
     pub fn gap_pulled(&mut self, seat: Seat, now_ns: u64) -> Option<u64> {
         let receiver = self.receiver(seat)?;
+        receiver.owed.found_all(now_ns);
         if receiver.gap_since_ns == 0 || receiver.have.upto() <= receiver.gap_after {
             return None;
         }

@@ -8,9 +8,12 @@ use std::collections::VecDeque;
 struct Run {
     low: u32,
     high: u32,
-    /// When the first of them was found.
+    /// When the pull that found them was over.
     since_ns: u64,
 }
+
+/// The pull goes on.
+const NOT_YET: u64 = u64::MAX;
 
 /// What one member found and is still owed.
 #[derive(Clone, Debug, Default)]
@@ -18,10 +21,17 @@ pub(super) struct Owed(VecDeque<Run>);
 
 impl Owed {
     /// A pull that nobody had asked for gave this one.
-    pub(super) fn found(&mut self, seq: u32, now_ns: u64) {
+    pub(super) fn found(&mut self, seq: u32) {
         match self.0.back_mut() {
-            Some(last) if last.high + 1 == seq => last.high = seq,
-            _ => self.0.push_back(Run { low: seq, high: seq, since_ns: now_ns }),
+            Some(last) if last.high + 1 == seq && last.since_ns == NOT_YET => last.high = seq,
+            _ => self.0.push_back(Run { low: seq, high: seq, since_ns: NOT_YET }),
+        }
+    }
+
+    /// The pull is over.
+    pub(super) fn found_all(&mut self, now_ns: u64) {
+        for run in self.0.iter_mut().filter(|run| run.since_ns == NOT_YET) {
+            run.since_ns = now_ns;
         }
     }
 
@@ -46,21 +56,31 @@ impl Owed {
         });
     }
 
-    /// How many were found before some time, and the first of them.
-    pub(super) fn before(&self, before_ns: u64) -> Option<(u64, u32)> {
-        let old = || self.0.iter().filter(|run| run.since_ns < before_ns);
-        let first = old().next()?.low;
-        Some((old().map(|run| u64::from(run.high - run.low + 1)).sum(), first))
+    /// How many there are, and the first of them.
+    pub(super) fn all(&self) -> Option<(u64, u32)> {
+        count(&self.0)
     }
 
-    /// Forgets those.
-    pub(super) fn forget_before(&mut self, before_ns: u64) {
-        self.0.retain(|run| run.since_ns >= before_ns);
+    /// The same of those that were found by pulls that were over before some time; they are forgotten.
+    pub(super) fn take_before(&mut self, before_ns: u64) -> Option<(u64, u32)> {
+        let (old, new): (VecDeque<Run>, _) =
+            self.0.drain(..).partition(|run| run.since_ns < before_ns);
+        self.0 = new;
+        count(&old)
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+fn count(runs: &VecDeque<Run>) -> Option<(u64, u32)> {
+    let first = runs.front()?.low;
+    Some((runs.iter().map(|run| u64::from(run.high - run.low + 1)).sum(), first))
 }
 
 #[cfg(test)]
@@ -75,7 +95,7 @@ mod tests {
             let (mut owed, mut set) = (Owed::default(), BTreeSet::new());
             for (step, seq) in steps {
                 match step {
-                    0 if set.insert(seq) => owed.found(seq, 1),
+                    0 if set.insert(seq) => owed.found(seq),
                     0 => {}
                     1 => {
                         set.remove(&seq);
@@ -88,7 +108,7 @@ mod tests {
                 }
                 prop_assert_eq!(owed.is_empty(), set.is_empty());
             }
-            let count = owed.before(2).map_or(0, |(count, _)| count);
+            let count = owed.all().map_or(0, |(count, _)| count);
             prop_assert_eq!(count, set.len() as u64);
         }
     }
@@ -96,14 +116,16 @@ mod tests {
     #[test]
     fn what_is_old_is_told_from_what_is_new() {
         let mut owed = Owed::default();
-        (5..8).for_each(|seq| owed.found(seq, 100));
-        owed.found(20, 200);
-        assert_eq!(owed.before(100), None);
-        assert_eq!(owed.before(101), Some((3, 5)));
-        assert_eq!(owed.before(201), Some((4, 5)));
-        owed.forget_before(101);
-        assert_eq!(owed.before(u64::MAX), Some((1, 20)));
-        owed.forget_before(u64::MAX);
+        (5..8).for_each(|seq| owed.found(seq));
+        owed.found_all(100);
+        // Right behind, by another pull.
+        owed.found(8);
+        assert_eq!(owed.take_before(100), None);
+        assert_eq!(owed.all(), Some((4, 5)));
+        assert_eq!(owed.take_before(101), Some((3, 5)));
+        assert_eq!(owed.take_before(1_000_000), None, "its pull goes on");
+        owed.found_all(200);
+        assert_eq!(owed.take_before(201), Some((1, 8)));
         assert!(owed.is_empty());
     }
 }

@@ -164,7 +164,7 @@ fn compare(verdict: &mut Verdict, faults: &mut Faults, index: usize, conversatio
     }
     let max = conversation.max_seq();
     for (member, receiver) in (0..).zip(&conversation.receivers) {
-        if let Some(owed) = receiver.owed.before(u64::MAX) {
+        if let Some(owed) = receiver.owed.all() {
             let conversation = u32::try_from(index).unwrap_or(u32::MAX);
             missed(faults, Seat { conversation, member }, owed);
         }

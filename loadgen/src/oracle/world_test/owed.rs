@@ -39,9 +39,9 @@ fn what_a_pull_found_was_missed_only_if_it_is_neither_pushed_nor_told_of() {
     assert_eq!(missed(world), 1);
     // Not for ever.
     let mut world = found_by_asking(None);
-    world.oracle.give_up_owed(World::seat(1), 1000);
+    world.oracle.give_up_owed(World::seat(1), 1060);
     assert!(world.oracle.is_owed(0));
-    world.oracle.give_up_owed(World::seat(1), 1001);
+    world.oracle.give_up_owed(World::seat(1), 1061);
     assert!(!world.oracle.is_owed(0));
     world.oracle.told(World::seat(1), 1);
     assert_eq!(missed(world), 2);
