@@ -221,7 +221,7 @@ fn first_byte(opcode: Opcode, fin: bool, payload_len: usize) -> u8 {
 
 /// Appends a header as far as the length, and what is to lie right behind it. Each form of the length
 /// has a size that the compiler knows: one look at the room there is, one store, one copy.
-#[inline]
+#[inline(always)]
 fn append(out: &mut Vec<u8>, first: u8, masked: u8, payload_len: usize, behind: &[u8]) {
     match payload_len {
         0..=125 => payload::append(out, head_2(first, masked, payload_len), behind),
