@@ -116,6 +116,9 @@ pub struct Options {
     /// How messages travel.
     #[arg(long, value_name = "P", value_enum, default_value_t = Protocol::Json)]
     pub protocol: Protocol,
+    /// Offer permessage-deflate, without context takeover (idle, echo, chat, fanout).
+    #[arg(long)]
+    pub deflate: bool,
     /// How connections log in [default: dev, for echo none].
     #[arg(long, value_enum)]
     pub login: Option<Login>,

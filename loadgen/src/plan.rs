@@ -179,6 +179,10 @@ fn check(options: &Options) -> Result<(), String> {
             format!("--payload-bytes must be at least {STAMP_BYTES}"),
         ),
         (options.payload_bytes > 60_000, "--payload-bytes must be at most 60000".to_owned()),
+        (
+            options.deflate && !options.protocol.is_websocket(),
+            "--deflate belongs to WebSocket, not to --protocol tcp".to_owned(),
+        ),
         (options.window() == 0, "--window must be at least 1".to_owned()),
         (options.connect_in_flight == 0, "--connect-in-flight must be at least 1".to_owned()),
         (options.heartbeat.as_millis() < 10, "--heartbeat must be at least 10ms".to_owned()),
@@ -216,6 +220,10 @@ fn stress_rules(options: &Options) -> Vec<(bool, String)> {
     let by_name = options.login() == Login::Dev;
     vec![
         (!fanout && stress.slow > 0, "--slow belongs to fanout".to_owned()),
+        (
+            options.deflate && (hostile || counted),
+            "--deflate belongs to idle, echo, chat and fanout".to_owned(),
+        ),
         (!fanout && stress.offline > 0, "--offline belongs to fanout".to_owned()),
         (
             stress.offline.saturating_add(options.connections) > MEMBERS_MAX,
@@ -368,6 +376,8 @@ mod tests {
             ("chat --connections 10 --group-size 3", "multiple"),
             ("chat --payload-bytes 31", "--payload-bytes"),
             ("chat --login none", "login"),
+            ("chat --deflate --protocol tcp", "--deflate"),
+            ("churn --deflate", "--deflate"),
             ("echo --login dev", "login"),
             ("echo --group-size 4", "--group-size"),
             ("idle --connections 3000000", "at most"),

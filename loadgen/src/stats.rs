@@ -110,6 +110,8 @@ sums! {
         connected,
         /// Connections that reached login for the first time.
         established,
+        /// Connections, first and later ones, on which permessage-deflate was agreed.
+        deflating,
         /// Connections that could not be established.
         connect_failures,
         /// Conversations that could not be made.

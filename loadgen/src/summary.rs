@@ -53,6 +53,9 @@ fn connections(out: &mut String, report: &Report) {
             c.reconnects
         ),
     );
+    if c.deflating > 0 {
+        line(out, "deflate", &format!("agreed on {} connections", c.deflating));
+    }
     if c.heartbeats > 0 {
         line(
             out,

@@ -32,6 +32,25 @@ fn an_honest_echo_passes() {
 }
 
 #[test]
+fn deflate_is_offered_and_used_where_the_server_agrees() {
+    let server = Server::start(None);
+    for more in ["", "--protocol binary", "--rate max --window 3"] {
+        let report = echo(&server, &format!("--deflate --payload-bytes 2000 {more}"));
+        assert!(report.passed, "{more}: {:?}", report.failures);
+        let counters = &report.counters;
+        assert_eq!((counters.deflating, counters.acked), (5, counters.sent), "{more}");
+        let whole = counters.sent * 2000;
+        assert!(counters.sent_bytes < whole && counters.received_bytes < whole, "{counters:?}");
+    }
+    let chat = run(&format!("chat --url {} --duration 200ms --deflate", server.ws()));
+    assert!(chat.passed && chat.counters.deflating == 0, "declined: {:?}", chat.failures);
+    let plain = echo(&server, "--payload-bytes 2000");
+    assert!(
+        plain.counters.deflating == 0 && plain.counters.sent_bytes > plain.counters.sent * 2000
+    );
+}
+
+#[test]
 fn raw_bytes_are_cut_into_messages_again() {
     let address = support::byte_echo();
     for more in ["--rate 300", "--rate max --payload-bytes 4000"] {

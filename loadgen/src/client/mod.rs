@@ -181,6 +181,23 @@ pub struct Scratch {
     frame: Vec<u8>,
 }
 
+/// The WebSocket message that a request is.
+pub fn message<'s>(
+    protocol: Protocol,
+    request: &Request<'_>,
+    scratch: &'s mut Scratch,
+) -> (Opcode, &'s [u8]) {
+    scratch.body.clear();
+    scratch.frame.clear();
+    if protocol == Protocol::Json {
+        json::write(&mut scratch.body, request);
+        return (Opcode::Text, &scratch.body);
+    }
+    binary::write_body(&mut scratch.body, request);
+    binary::write_frame(&mut scratch.frame, request, &scratch.body);
+    (Opcode::Binary, &scratch.frame)
+}
+
 /// Appends a request in its wire form; `mask` is the key of a WebSocket frame.
 pub fn encode(
     protocol: Protocol,
@@ -189,21 +206,10 @@ pub fn encode(
     out: &mut Vec<u8>,
     mask: [u8; 4],
 ) {
-    scratch.body.clear();
-    scratch.frame.clear();
-    match protocol {
-        Protocol::Json => {
-            json::write(&mut scratch.body, request);
-            ws::encode_frame_masked(out, Opcode::Text, &scratch.body, mask);
-        }
-        Protocol::Binary => {
-            binary::write_body(&mut scratch.body, request);
-            binary::write_frame(&mut scratch.frame, request, &scratch.body);
-            ws::encode_frame_masked(out, Opcode::Binary, &scratch.frame, mask);
-        }
-        Protocol::Tcp => {
-            binary::write_body(&mut scratch.body, request);
-            binary::write_frame(out, request, &scratch.body);
-        }
+    let (opcode, message) = self::message(protocol, request, scratch);
+    if protocol.is_websocket() {
+        ws::encode_frame_masked(out, opcode, message, mask);
+    } else {
+        out.extend_from_slice(message);
     }
 }

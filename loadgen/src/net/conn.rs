@@ -63,6 +63,8 @@ pub(super) struct Conn {
     pub(super) banned: bool,
     /// What comes is left in the kernel.
     pub(super) paused: bool,
+    /// permessage-deflate was agreed on.
+    pub(super) deflates: bool,
 }
 
 impl Conn {
@@ -83,6 +85,7 @@ impl Conn {
             known: false,
             banned: false,
             paused: false,
+            deflates: false,
         }
     }
 

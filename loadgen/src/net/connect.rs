@@ -5,10 +5,11 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use codec::binary::PREFACE;
+use codec::ws::deflate::Offer;
 use codec::ws::handshake;
 
 use super::conn::{Conn, Input, Phase};
-use super::{Down, Handler, Net, socket};
+use super::{Down, Handler, Net, deflate, socket};
 use crate::args::Login;
 use crate::client::{Protocol, Request};
 use crate::clock::{MILLISECOND_NS, SECOND_NS};
@@ -223,14 +224,20 @@ impl Net {
         }
         let mut out = Vec::with_capacity(512);
         let path = target.path_and_query(by_name);
-        handshake::write_client_request(
+        handshake::write_client_request_offering(
             &mut out,
             &target.host,
             &path,
             &protocols,
+            self.offer(),
             self.nonce(index),
         );
         out
+    }
+
+    /// What is offered beside the protocol.
+    pub(super) fn offer(&self) -> Option<&'static Offer> {
+        self.deflate.is_some().then_some(&deflate::OFFER)
     }
 
     fn token_of(&self, index: u32) -> Option<&str> {

@@ -1,5 +1,6 @@
 //! From received bytes to what the server said.
 
+use codec::ws::deflate::Inflater;
 use codec::ws::handshake::{self, ResponseError};
 use codec::ws::{self, Event, Opcode};
 use codec::{Role, binary};
@@ -72,7 +73,7 @@ impl Net {
         bytes: &mut [u8],
     ) -> Result<(), Down> {
         head.extend_from_slice(bytes);
-        let answer = handshake::read_response(head, self.nonce(index));
+        let answer = handshake::read_response_to(head, self.offer(), self.nonce(index));
         let answer = answer.map_err(|error| {
             // A token that is refused is asked for anew, as after close code 4200.
             let refused = error == ResponseError::Status(401);
@@ -85,7 +86,10 @@ impl Net {
             self.conns[index as usize].input = Input::Head(std::mem::take(head));
             return Ok(());
         };
+        let deflates = answer.deflate.is_some();
         let mut rest = head.split_off(answer.head_len);
+        self.conns[index as usize].deflates = deflates;
+        self.stats.counters.deflating += u64::from(deflates);
         self.conns[index as usize].input = Input::WebSocket(ws::Decoder::new());
         self.log_in(handler, index);
         if rest.is_empty() { Ok(()) } else { self.on_bytes(handler, index, &mut rest) }
@@ -96,10 +100,32 @@ impl Net {
         handler: &mut H,
         index: u32,
         decoder: &mut ws::Decoder,
+        bytes: &mut [u8],
+    ) -> Result<(), Down> {
+        let lent = self.deflate.as_mut().filter(|_| self.conns[index as usize].deflates);
+        let mut inflater = lent.and_then(|deflate| deflate.inflater.take());
+        let result = self.read_messages(handler, index, decoder, inflater.as_deref_mut(), bytes);
+        if let Some(deflate) = self.deflate.as_mut().filter(|_| inflater.is_some()) {
+            deflate.inflater = inflater;
+        }
+        result
+    }
+
+    fn read_messages<H: Handler>(
+        &mut self,
+        handler: &mut H,
+        index: u32,
+        decoder: &mut ws::Decoder,
+        mut inflater: Option<&mut Inflater>,
         mut bytes: &mut [u8],
     ) -> Result<(), Down> {
         loop {
-            let event = decoder.next(&mut bytes, Role::Client, &WEBSOCKET);
+            let event = match inflater.as_deref_mut() {
+                None => decoder.next(&mut bytes, Role::Client, &WEBSOCKET),
+                Some(inflater) => {
+                    decoder.next_inflating(&mut bytes, Role::Client, &WEBSOCKET, inflater, None)
+                }
+            };
             match event.map_err(|error| Down::new(format!("WEBSOCKET: {error}")))? {
                 Some(event) => self.on_event(handler, index, event)?,
                 None => return Ok(()),

@@ -3,6 +3,7 @@
 
 mod conn;
 mod connect;
+mod deflate;
 mod heartbeat;
 mod input;
 pub(crate) mod socket;
@@ -21,6 +22,7 @@ use crate::rng::Rng;
 use crate::stats::Stats;
 use conn::{Conn, Phase};
 use connect::Connector;
+use deflate::Deflate;
 use heartbeat::Heartbeat;
 use socket::{Poller, Ready};
 
@@ -97,6 +99,8 @@ pub(crate) struct Net {
     failed: Vec<(u32, Down)>,
     pool: Vec<Vec<u8>>,
     scratch: Scratch,
+    /// There when it is offered.
+    deflate: Option<Deflate>,
     input: Vec<u8>,
     next_tick_ns: u64,
     next_sweep_ns: u64,
@@ -124,6 +128,7 @@ impl Net {
             failed: Vec::new(),
             pool: Vec::new(),
             scratch: Scratch::default(),
+            deflate: plan.options.deflate.then(Deflate::new),
             input: vec![0; INPUT_BYTES],
             next_tick_ns: now_ns,
             next_sweep_ns: now_ns,
@@ -244,7 +249,13 @@ impl Net {
         let mask = self.rng.mask();
         let conn = &mut self.conns[index as usize];
         take_buffer(&mut self.pool, &mut conn.out);
-        client::encode(protocol, request, &mut self.scratch, &mut conn.out, mask);
+        match self.deflate.as_mut().filter(|_| conn.deflates) {
+            None => client::encode(protocol, request, &mut self.scratch, &mut conn.out, mask),
+            Some(deflate) => {
+                let (opcode, message) = client::message(protocol, request, &mut self.scratch);
+                deflate.write(&mut conn.out, opcode, message, mask);
+            }
+        }
         conn.spoke = true;
         self.mark_dirty(index);
     }
@@ -263,7 +274,11 @@ impl Net {
         let mask = self.rng.mask();
         let conn = &mut self.conns[index as usize];
         take_buffer(&mut self.pool, &mut conn.out);
-        ws::encode_frame_masked(&mut conn.out, opcode, payload, mask);
+        let compressible = conn.deflates && matches!(opcode, Opcode::Text | Opcode::Binary);
+        match self.deflate.as_mut().filter(|_| compressible) {
+            None => ws::encode_frame_masked(&mut conn.out, opcode, payload, mask),
+            Some(deflate) => deflate.write(&mut conn.out, opcode, payload, mask),
+        }
         self.mark_dirty(index);
     }
 

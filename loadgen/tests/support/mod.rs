@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use codec::ws::deflate::{Config, Deflater, Inflater, WindowBits};
 use codec::ws::handshake::{self, Request};
 use codec::ws::{self, Event, Opcode};
 use codec::{Role, binary};
@@ -130,14 +131,15 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
                     .and_then(|query| query.strip_prefix("user_id="))
                     .map(str::to_owned);
                 let echo = upgrade.path == "/echo";
+                let deflate = upgrade.agree_deflate(&DEFLATE).filter(|_| echo);
                 let mut answer = Vec::new();
-                upgrade.accept(protocol.as_deref(), &mut answer);
+                upgrade.accept_with(protocol.as_deref(), deflate.as_ref(), &mut answer);
                 let rest = head.split_off(upgrade.head_len);
                 if stream.write_all(&answer).is_err() {
                     return;
                 }
                 if echo {
-                    return echo_messages(stream, shared, rest);
+                    return echo_messages(stream, shared, rest, deflate.is_some());
                 }
                 return converse(stream, shared, Form::Json, named.or(bearer), rest, limit);
             }
@@ -212,17 +214,25 @@ fn converse(
     let _ = reader.shutdown(Shutdown::Both);
 }
 
+/// What the echo server agrees to, when asked.
+const DEFLATE: Config = Config { min_bytes: 1, ..Config::DEFAULT };
+
 /// Echoes every data message, unless told to misbehave.
-fn echo_messages(mut stream: TcpStream, shared: &Shared, mut bytes: Vec<u8>) {
+fn echo_messages(mut stream: TcpStream, shared: &Shared, mut bytes: Vec<u8>, deflates: bool) {
     let mut decoder = ws::Decoder::new();
+    let (mut inflater, mut deflater) = (Inflater::new(), Deflater::new(&DEFLATE));
     let mut piece = [0; 16 * 1024];
     let mut held: Option<Vec<u8>> = None;
     loop {
         let mut out = Vec::new();
         let mut input = bytes.as_mut_slice();
-        while let Some(event) =
-            decoder.next(&mut input, Role::Server, &ws::Limits::DEFAULT).expect("well-formed")
-        {
+        loop {
+            let (role, limits) = (Role::Server, &ws::Limits::DEFAULT);
+            let event = match deflates {
+                true => decoder.next_inflating(&mut input, role, limits, &mut inflater, None),
+                false => decoder.next(&mut input, role, limits),
+            };
+            let Some(event) = event.expect("well-formed") else { break };
             let (opcode, payload) = match event {
                 Event::Text(text) => (Opcode::Text, text.as_bytes().to_vec()),
                 Event::Binary(payload) => (Opcode::Binary, payload.to_vec()),
@@ -231,7 +241,12 @@ fn echo_messages(mut stream: TcpStream, shared: &Shared, mut bytes: Vec<u8>) {
                 Event::Close(_) => return,
             };
             let mut frame = Vec::new();
-            ws::encode_frame(&mut frame, opcode, &payload);
+            if deflates && opcode != Opcode::Pong {
+                let bits = WindowBits::Fifteen;
+                deflater.encode(&mut frame, opcode, &payload, bits, None, None);
+            } else {
+                ws::encode_frame(&mut frame, opcode, &payload);
+            }
             match shared.chat().misbehaves() {
                 _ if opcode == Opcode::Pong => out.extend(frame),
                 Some(What::LoseAcked | What::DropPush) => {}
