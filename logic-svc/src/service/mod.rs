@@ -2,6 +2,8 @@
 
 mod discovery;
 mod ids;
+#[cfg(test)]
+mod measure;
 mod parts;
 mod presence;
 mod reports;

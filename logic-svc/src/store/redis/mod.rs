@@ -30,4 +30,4 @@ pub use sessions::{RouteSettings, SessionTable};
 pub use warm::{SendId, Warm, WarmSettings};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

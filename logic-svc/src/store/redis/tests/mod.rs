@@ -5,7 +5,7 @@ mod clocks;
 mod faults;
 mod nodes;
 mod reports;
-mod server;
+pub(crate) mod server;
 mod sessions;
 mod warm;
 mod watches;

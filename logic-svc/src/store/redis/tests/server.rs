@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A server that ends with the test.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     pub(super) port: u16,
     pub(super) dir: TempDir,
@@ -16,7 +16,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts one with these further arguments and waits until it answers.
-    pub(super) fn start(more: &[&str]) -> Self {
+    pub(crate) fn start(more: &[&str]) -> Self {
         // A free port may be somebody else's before it is used.
         (0..5).find_map(|_| Self::try_start(new_dir(), free_port(), more)).expect("a server")
     }
@@ -62,7 +62,7 @@ impl Server {
         Some(server)
     }
 
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
@@ -77,7 +77,7 @@ impl Server {
     }
 
     /// The answer to a command, past the code under test.
-    pub(super) fn query<T: ::redis::FromRedisValue>(
+    pub(crate) fn query<T: ::redis::FromRedisValue>(
         &self,
         words: &[&str],
     ) -> ::redis::RedisResult<T> {
