@@ -17,7 +17,9 @@ pub(super) fn text() -> String {
          establish    connections a second, upgrade and login included (P6):\n             \
                       corelane by name and by token; gateway echo and uws without login\n\
          codec        instructions and allocations a frame, beside two peers (P7)\n\
-         all          the four above, one after the other\n\
+         large-group  the cluster form: 10,000 members, 2,000 online, 50 messages/s, switched between the two\n             \
+                      ways of fan-out meanwhile; every delivery checked, latencies\n\
+         all          echo, fanout, idle-memory and establish, one after the other\n\
          smoke        every candidate of every measurement with small numbers\n\n\
          Results go to bench/results. Candidates of echo:\n",
     );
@@ -47,7 +49,7 @@ mod tests {
             let value = candidate.to_possible_value().unwrap();
             assert!(text.contains(&format!("  {} ", value.get_name())), "{text}");
         }
-        for name in ["echo", "fanout", "idle-memory", "establish", "all", "smoke"] {
+        for name in ["echo", "fanout", "idle-memory", "establish", "large-group", "all", "smoke"] {
             assert!(text.contains(&format!("\n{name} ")), "{name}");
         }
     }

@@ -10,6 +10,7 @@ mod fanout;
 mod host;
 mod idle_memory;
 mod instrument;
+mod large_group;
 mod list;
 mod peers;
 mod ratio;
@@ -47,7 +48,10 @@ enum What {
     Establish(establish::Args),
     /// The codec beside fastwebsockets and tungstenite: instructions and allocations a frame.
     Codec(codec_cost::Args),
-    /// All of the above, one after the other; each writes its own result.
+    /// One group of 10,000 members on the cluster form, 2,000 of them online, while it is switched between the
+    /// two ways of fan-out; every delivery is checked.
+    LargeGroup(large_group::Args),
+    /// Echo, fanout, idle-memory and establish, one after the other; each writes its own result.
     All(All),
     /// Every candidate of every measurement with small numbers: that they answer, not how fast.
     Smoke(smoke::Args),
@@ -124,6 +128,7 @@ fn measure(what: &What, repo: &Repo, interrupt: &Interrupt) -> anyhow::Result<Ex
         What::IdleMemory(args) => idle_memory::run(args, repo, interrupt)?,
         What::Establish(args) => establish::run(args, repo, interrupt)?,
         What::Codec(args) => codec_cost::run(args, repo, interrupt)?,
+        What::LargeGroup(args) => large_group::run(args, repo, interrupt)?,
         What::All(args) => {
             for one in all(args)? {
                 measure(&one, repo, interrupt)?;
@@ -169,7 +174,7 @@ mod tests {
     fn every_measurement_has_defaults() {
         use clap::CommandFactory;
         One::command().debug_assert();
-        for name in ["echo", "fanout", "idle-memory", "establish", "all", "smoke"] {
+        for name in ["echo", "fanout", "idle-memory", "establish", "large-group", "all", "smoke"] {
             One::try_parse_from(["bench", name]).unwrap();
         }
     }
