@@ -74,19 +74,20 @@ impl Shard {
             Phase::LoggingIn => return self.early.note(token, message),
             _ => return,
         }
-        let collected = self.outgoing.len_of(connection.outgoing);
-        if connection.outbound.is_none() && collected + message.content.len() > room {
-            // What this turn has not sent yet says nothing about the reader; what a socket does not take does.
-            self.flush_sends();
-            (encoded.json, encoded.deflated) = (None, None);
-        }
-        let Some(connection) = self.table.get_mut(token) else { return };
-        let lags = connection
-            .outbound
-            .as_ref()
-            .is_some_and(|outbound| outbound.lags(&message.conversation_id));
-        let waiting = connection.outbound.as_ref().map_or(0, |outbound| outbound.len())
-            + self.outgoing.len_of(connection.outgoing);
+        let mut collected = self.outgoing.len_of(connection.outgoing);
+        let connection =
+            if connection.outbound.is_none() && collected + message.content.len() > room {
+                // What this turn has not sent yet says nothing about the reader; what a socket does not take does.
+                self.flush_sends();
+                (encoded.json, encoded.deflated, collected) = (None, None, 0);
+                let Some(connection) = self.table.get_mut(token) else { return };
+                connection
+            } else {
+                connection
+            };
+        let outbound = connection.outbound.as_ref();
+        let lags = outbound.is_some_and(|outbound| outbound.lags(&message.conversation_id));
+        let waiting = outbound.map_or(0, |outbound| outbound.len()) + collected;
         if lags || waiting + message.content.len() > room {
             return self.leave_out(token, message);
         }
