@@ -54,12 +54,15 @@ pub(crate) fn count(
     mark: &str,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Counts> {
-    let of_first = run(program, arguments, mark, true, interrupt)?;
+    let of_first = run(program, arguments, mark, true, total, interrupt)?;
     let (named, first) = &of_first;
     let others = named.iter().any(|named| named.others);
     // Callgrind writes only the counts of the thread that calls `mark` when it keeps threads apart:
     // those of the others are what all have beyond it.
-    let all = if others { run(program, arguments, mark, false, interrupt)?.1 } else { Vec::new() };
+    let all = match others {
+        true => run(program, arguments, mark, false, total, interrupt)?.1,
+        false => Vec::new(),
+    };
     let mut counts = Counts::new();
     for (place, named) in named.iter().enumerate() {
         let growth = |parts: &[u64]| growth(parts, place);
@@ -70,6 +73,24 @@ pub(crate) fn count(
         counts.insert(named.name.clone(), grown as f64 / named.times as f64);
     }
     Ok(counts)
+}
+
+/// As [`count`], the functions of the C library alone. Work that calls nothing else of it copies memory
+/// there.
+///
+/// # Errors
+/// As [`count`].
+pub(crate) fn count_in_libc(
+    program: &Path,
+    mark: &str,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Counts> {
+    let (named, parts) = run(program, &[], mark, true, in_libc, interrupt)?;
+    let counts = named.into_iter().enumerate().map(|(place, named)| {
+        let grown = growth(&parts, place)?;
+        Ok((named.name, grown as f64 / named.times as f64))
+    });
+    counts.collect()
 }
 
 /// What the second run of a piece of work took more than the first.
@@ -87,6 +108,7 @@ fn run(
     arguments: &[&str],
     mark: &str,
     threads_apart: bool,
+    counted: fn(&Path) -> anyhow::Result<u64>,
     interrupt: &Interrupt,
 ) -> anyhow::Result<(Vec<Named>, Vec<u64>)> {
     let scratch = Scratch::create("callgrind")?;
@@ -113,7 +135,7 @@ fn run(
     let named: Vec<Named> = named.iter().map(|line| parse_named(line)).collect::<Result<_, _>>()?;
     let ending = if threads_apart { "-01" } else { "" };
     let parts = (1..=3 * named.len())
-        .map(|number| total(&scratch.path().join(format!("out.{number}{ending}"))))
+        .map(|number| counted(&scratch.path().join(format!("out.{number}{ending}"))))
         .collect::<Result<_, _>>()?;
     Ok((named, parts))
 }
@@ -132,13 +154,46 @@ fn parse_named(line: &str) -> anyhow::Result<Named> {
     Ok(Named { name: name.to_owned(), others, times })
 }
 
+fn read(path: &Path) -> anyhow::Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("callgrind wrote no {}", path.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// The sum that a file of callgrind's ends with.
 fn total(path: &Path) -> anyhow::Result<u64> {
-    let bytes = fs::read(path).with_context(|| format!("callgrind wrote no {}", path.display()))?;
-    let text = String::from_utf8_lossy(&bytes);
+    let text = read(path)?;
     let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
     let total = total.and_then(|total| total.trim().parse().ok());
     total.with_context(|| format!("{} has no totals", path.display()))
+}
+
+/// What the functions of the C library took themselves, in a file of callgrind's: lines `ob=(ID) FILE`
+/// or `ob=(ID)` say whose the costs are that follow, `PLACE COST`. A cost behind `calls=` is that of
+/// the function called, which has lines of its own.
+fn in_libc(path: &Path) -> anyhow::Result<u64> {
+    let text = read(path)?;
+    let mut known = BTreeMap::new();
+    let (mut inside, mut of_callee, mut sum) = (false, false, 0);
+    for line in text.lines() {
+        if let Some((what, object)) = line.split_once('=').filter(|(what, _)| what.ends_with("ob"))
+        {
+            let (id, file) = object.split_once(' ').unwrap_or((object, ""));
+            let is_libc = file.rsplit('/').next().is_some_and(|name| name.starts_with("libc."));
+            let is_libc = *known.entry(id.to_owned()).or_insert(is_libc);
+            inside = if what == "ob" { is_libc } else { inside };
+        } else if line.starts_with("calls=") {
+            of_callee = true;
+        } else if is_cost(line) && !std::mem::take(&mut of_callee) && inside {
+            let cost = line.split(' ').nth(1).and_then(|cost| cost.parse::<u64>().ok());
+            sum += cost.with_context(|| format!("not a cost: {line:?}"))?;
+        }
+    }
+    Ok(sum)
+}
+
+/// Places are numbers, or differences from the last one.
+fn is_cost(line: &str) -> bool {
+    line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first))
 }
 
 #[cfg(test)]
@@ -171,5 +226,19 @@ mod tests {
         assert_eq!(total(&path).unwrap(), 1_013_615);
         fs::write(&path, "events: Ir\n").unwrap();
         assert!(total(&path).is_err());
+    }
+
+    #[test]
+    fn what_libc_takes_itself_is_summed() {
+        let scratch = Scratch::create("libc-test").unwrap();
+        let path = scratch.path().join("out.1");
+        let text = "version: 1\nevents: Ir\n\nob=(2) /usr/bin/x\nfn=(1) main\n16 5\n\
+                    cob=(1) /lib/x86_64-linux-gnu/libc.so.6\ncfn=(2) 0x1234\ncalls=2 0\n+1 700\n* 3\n\n\
+                    ob=(1)\nfn=(2)\n0 600\n+5 100\ncfn=(1)\ncob=(2)\ncalls=1 0\n0 9\n-2 1\n\n\
+                    ob=(3) /lib/libcrypt.so\nfn=(4) f\n0 50\n\ntotals: 759\n";
+        fs::write(&path, text).unwrap();
+        assert_eq!(in_libc(&path).unwrap(), 701);
+        fs::write(&path, "ob=(1) libc.so.6\n0 x\n").unwrap();
+        assert!(in_libc(&path).is_err());
     }
 }

@@ -42,10 +42,11 @@ pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Re
     let frames = build::build_apart(repo, MANIFEST, FRAMES, interrupt)?;
     let allocations = build::build_apart(repo, MANIFEST, ALLOCATIONS, interrupt)?;
     let counts = callgrind::count(&frames, &[], MARK, interrupt)?;
+    let copying = callgrind::count_in_libc(&frames, MARK, interrupt)?;
     let allocations = count_allocations(&allocations, interrupt)?;
-    let table = table(&counts, &allocations)?;
+    let (table, parts) = (table(&counts, &allocations)?, copying_apart(&counts, &copying)?);
     let text = format!(
-        "{}\n{table}\n{}",
+        "{}\n{table}\n## Encoding without what copies the payload\n\n{parts}\n{}",
         host::head("Codec: user instructions and allocations a frame", repo),
         notes(&frames),
     );
@@ -69,13 +70,19 @@ fn count_allocations(program: &Path, interrupt: &Interrupt) -> anyhow::Result<Co
     Ok(counts)
 }
 
-/// One row for each piece of work; names are `WORK: WHO`.
-fn table(counts: &Counts, allocations: &Counts) -> anyhow::Result<String> {
+/// What each needed for a piece of work; names are `WORK: WHO`.
+fn by_work(counts: &Counts) -> anyhow::Result<BTreeMap<&str, BTreeMap<&str, f64>>> {
     let mut rows: BTreeMap<&str, BTreeMap<&str, f64>> = BTreeMap::new();
     for (name, count) in counts {
         let (work, who) = name.rsplit_once(": ").with_context(|| format!("no `: ` in {name}"))?;
         rows.entry(work).or_default().insert(who, *count);
     }
+    Ok(rows)
+}
+
+/// One row for each piece of work.
+fn table(counts: &Counts, allocations: &Counts) -> anyhow::Result<String> {
+    let rows = by_work(counts)?;
     let mut text = String::from(
         "| work | ours | fastwebsockets | tungstenite | ours / fastwebsockets (budget 0.8) \
          | ours / tungstenite (budget 0.4) | allocations: ours, fastwebsockets, tungstenite |\n\
@@ -97,6 +104,38 @@ fn table(counts: &Counts, allocations: &Counts) -> anyhow::Result<String> {
         }
         let of = |who| number(allocations.get(&format!("{work}: {who}")), 2);
         let _ = writeln!(text, "| {}, {}, {} |", of(OURS), of(PEERS[0].0), of(PEERS[1].0));
+    }
+    Ok(text)
+}
+
+/// Encoding once more: memcpy (all that is called of the C library), and everything else.
+fn copying_apart(counts: &Counts, copying: &Counts) -> anyhow::Result<String> {
+    let mut text = String::from(
+        "| work | memcpy: ours, fastwebsockets, tungstenite | all else: ours, fastwebsockets, tungstenite \
+         | all else, ours / fastwebsockets | ours / tungstenite |\n|---|---|---|---|---|\n",
+    );
+    for (work, by) in by_work(counts)?.iter().filter(|(work, _)| work.starts_with("encode")) {
+        let copied = |who: &str| copying.get(&format!("{work}: {who}")).copied();
+        let rest = |who: &str| Some(by.get(who)? - copied(who)?);
+        let of_each = |count: &dyn Fn(&str) -> Option<f64>| {
+            [OURS, PEERS[0].0, PEERS[1].0]
+                .map(|who| {
+                    count(who).map_or_else(|| String::from("-"), |count| format!("{count:.0}"))
+                })
+                .join(", ")
+        };
+        let ratio = |peer| match (rest(OURS), rest(peer)) {
+            (Some(ours), Some(theirs)) => format!("{:.2}", ours / theirs),
+            _ => String::from("-"),
+        };
+        let _ = writeln!(
+            text,
+            "| {work} | {} | {} | {} | {} |",
+            of_each(&copied),
+            of_each(&rest),
+            ratio(PEERS[0].0),
+            ratio(PEERS[1].0)
+        );
     }
     Ok(text)
 }
@@ -135,5 +174,18 @@ mod tests {
     fn work_that_is_not_ours_alone_is_refused() {
         let counts = Counts::from([("decode: tungstenite".to_owned(), 1.0)]);
         assert!(table(&counts, &Counts::new()).is_err());
+    }
+
+    #[test]
+    fn copying_is_told_apart_where_something_is_encoded() {
+        let counts = |pairs: &[(&str, f64)]| -> Counts {
+            pairs.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+        };
+        let all = [("encode text: ours", 90.0), ("encode text: fastwebsockets", 130.0)];
+        let all = counts(&[&all[..], &[("decode text: ours", 7.0)]].concat());
+        let copying = [("encode text: ours", 70.0), ("encode text: fastwebsockets", 80.0)];
+        let text = copying_apart(&all, &counts(&copying)).unwrap();
+        assert!(text.contains("| encode text | 70, 80, - | 20, 50, - | 0.40 | - |"), "{text}");
+        assert!(!text.contains("decode"), "{text}");
     }
 }
