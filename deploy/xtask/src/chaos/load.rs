@@ -105,7 +105,7 @@ impl Load {
         for url in plan.urls {
             command.args(["--url", url]);
         }
-        let fixed = "--reconnect --until-input-ends --audit all --connections 60 --rate 150 \
+        let fixed = "--reconnect --until-input-ends --audit all --connections 60 --rate 100 \
                      --heartbeat 2s --ack-timeout 3s --drain 60s --max-duplicates 1000000000";
         command
             .args(fixed.split_whitespace())
