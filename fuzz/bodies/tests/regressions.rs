@@ -19,3 +19,10 @@ fn long_keys_and_values_are_not_repeated() {
     json::check(&format!("{{\"cmd\":3,\"conversation_id\":\"c\",\"direction\":\"{long}\"}}"));
     json::check(&format!("{{\"cmd\":1,\"cmd\":2,\"id\":\"{long}\"}}"));
 }
+
+/// `[5]` was taken for `{"cmd":5}`.
+#[test]
+fn an_array_is_no_object() {
+    json::check("[5]");
+    json::check("{\"cmd\":1,\"payload\":[null,null,\"token\"]}");
+}

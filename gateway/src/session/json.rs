@@ -1,12 +1,16 @@
 //! The JSON form, inbound: one text message is one request.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use proto::error::ErrorCode;
 use proto::v1::{
     CreateConversation, Hello, ListMembers, Membership, PresenceQuery, Pull, Read, ResumePoint,
     Send, Sync, call,
 };
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::answer::{self, Refusal};
@@ -76,12 +80,37 @@ struct Point {
     seq: u64,
 }
 
+/// A JSON object and nothing else: what serde derives for a struct takes an array for its fields in their order too,
+/// and `[0]` is no heartbeat.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Self::Value, M::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
 /// Reads one request.
 ///
 /// # Errors
 /// The answer to give: what is wrong, with as much of `cmd`, `id` and `msg_id` as could be read.
 pub fn decode(text: &str) -> Result<Command, Refusal> {
-    let request: Request<'_> = serde_json::from_str(text).map_err(|error| not_a_request(&error))?;
+    let Object(request): Object<Request<'_>> =
+        serde_json::from_str(text).map_err(|error| not_a_request(&error))?;
     let command = required::<u32>(request.cmd, "cmd", "a command number");
     let id = optional::<u32>(request.id, "id", "a number from 1 to 4294967295");
     let named = |failure| Refusal {
@@ -144,19 +173,21 @@ fn dispatch(command: u32, request_id: u32, request: &Request<'_>) -> Outcome<Com
 
 fn payload<'a>(request: &Request<'a>) -> Outcome<Payload<'a>> {
     let Some(raw) = request.payload else { return Err(bad("payload", "an object")) };
-    serde_json::from_str(raw.get()).map_err(|_| bad("payload", "an object"))
+    let Object(payload) =
+        serde_json::from_str(raw.get()).map_err(|_| bad("payload", "an object"))?;
+    Ok(payload)
 }
 
 fn login(request_id: u32, request: &Request<'_>) -> Outcome<Command> {
     let payload = payload(request)?;
     let resume_token: String = optional(payload.resume_token, "payload.resume_token", "a string")?;
     let token = if resume_token.is_empty() { required } else { optional };
-    let resume: Vec<Point> = optional(
+    let resume: Vec<Object<Point>> = optional(
         payload.resume,
         "payload.resume",
         "a list of {\"conversation_id\":\"..\",\"seq\":N}",
     )?;
-    let point = |Point { conversation_id, seq }| ResumePoint { conversation_id, seq };
+    let point = |Object(Point { conversation_id, seq })| ResumePoint { conversation_id, seq };
     let hello = Hello {
         token: token(payload.token, "payload.token", "a string")?,
         resume_token,
@@ -292,7 +323,9 @@ mod tests {
         assert_eq!((hello.token.as_str(), hello.resume_token.as_str()), ("", "r"));
         let point = ResumePoint { conversation_id: "g".into(), seq: 7 };
         assert_eq!(hello.resume, [point]);
-        for resume in [r#"{}"#, r#"[{"seq":1}]"#, r#"[{"conversation_id":"g","seq":-1}]"#] {
+        for resume in
+            [r#"{}"#, r#"[["g",7]]"#, r#"[{"seq":1}]"#, r#"[{"conversation_id":"g","seq":-1}]"#]
+        {
             let text = format!(r#"{{"cmd":1,"payload":{{"token":"t","resume":{resume}}}}}"#);
             assert!(refusal(&text).failure.detail.contains("payload.resume"), "{text}");
         }
@@ -317,6 +350,8 @@ mod tests {
             ("", "BAD_REQUEST"),
             ("{", "BAD_REQUEST"),
             ("[]", "BAD_REQUEST"),
+            ("[0]", "BAD_REQUEST"),
+            (r#"{"cmd":1,"payload":[null,null,"token"]}"#, "BAD_REQUEST"),
             ("null", "BAD_REQUEST"),
             (r#""cmd""#, "BAD_REQUEST"),
             ("{}", "BAD_REQUEST"),

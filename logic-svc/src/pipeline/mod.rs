@@ -4,6 +4,7 @@
 //! Knows: the domain, the ports. Must not know: which database, which queue.
 
 mod cache;
+mod doubt;
 mod fetch;
 mod recent;
 mod steps;
@@ -71,6 +72,8 @@ pub struct Pipeline<L, M, O> {
     recent: Recent,
     ticks: u64,
     changes: Vec<Change>,
+    /// Messages that may have been stored, see [`doubt`].
+    doubts: Vec<Item>,
     /// When a failing store was last spoken of in the log.
     warned: Option<Instant>,
 }
@@ -105,6 +108,8 @@ enum Outcome {
     Known,
     /// The same message is in the log, and its deliveries may never have left.
     Stored,
+    /// An earlier tick stored it without knowing: it is delivered, and its sender was answered then.
+    Owed,
     /// A retry of an item of the same tick.
     Twin(u32),
 }
@@ -131,6 +136,7 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
             recent: Recent::new(settings.recent_sends),
             ticks: 0,
             changes: Vec::new(),
+            doubts: Vec::new(),
             warned: None,
             settings,
         }
@@ -142,6 +148,7 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
         let mut tick = Tick::default();
         self.validate(batches, &mut tick);
         let placed = fresh.and_then(|()| {
+            self.settle_doubts(&mut tick)?;
             self.dedup(&mut tick);
             self.sequence(&mut tick)
         });
@@ -167,6 +174,7 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
     pub fn forget(&mut self) {
         self.conversations = Conversations::default();
         self.recent = Recent::new(self.settings.recent_sends);
+        self.doubts.clear();
         self.log.forget();
     }
 }

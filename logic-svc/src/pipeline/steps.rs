@@ -251,6 +251,9 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
                 .and_then(|()| self.append(tick));
         }
         if let Err(error) = result {
+            if matches!(error, AppendError::Store(StoreError::Unavailable(_))) {
+                self.doubt(tick);
+            }
             self.refuse_pending(tick, &error);
         }
     }
@@ -312,16 +315,20 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
         for at in 0..tick.items.len() {
             let (outcome, sent) = result_of(&tick.items, at);
             let item = &mut tick.items[at];
-            if matches!(outcome, Outcome::Pending | Outcome::Stored)
+            if matches!(outcome, Outcome::Pending | Outcome::Stored | Outcome::Owed)
                 && let Some(cached) = self.conversations.get(item.conversation)
             {
                 let (origin, sender) = (item.origin, item.sender);
-                let key = std::mem::replace(&mut item.key, ClientKey::empty());
-                self.recent.insert(key, cached.record.no, sender, sent);
+                if outcome != Outcome::Owed {
+                    let key = std::mem::replace(&mut item.key, ClientKey::empty());
+                    self.recent.insert(key, cached.record.no, sender, sent);
+                }
                 let sender_name = self.names.get(sender);
                 out.deliver(origin, &cached.record, || message(item, sender_name));
             }
-            out.reply(item.origin, reply(item, outcome, sent));
+            if outcome != Outcome::Owed {
+                out.reply(item.origin, reply(item, outcome, sent));
+            }
         }
         out.finish()
     }
@@ -343,11 +350,6 @@ impl Item {
         self.seq = sent.seq;
         self.message_id = sent.message_id;
         self.outcome = Outcome::Known;
-    }
-
-    #[cfg(feature = "fault-injection")]
-    fn duplicate(&self) -> Self {
-        Self { send: self.send.clone(), key: self.key.clone(), ..*self }
     }
 }
 
@@ -480,7 +482,7 @@ fn reply(item: &mut Item, outcome: Outcome, sent: Sent) -> SendReply {
     };
     let failure = match outcome {
         Outcome::Refused(reject) => Some(reject.failure()),
-        Outcome::Pending | Outcome::Known | Outcome::Stored | Outcome::Twin(_) => {
+        Outcome::Pending | Outcome::Known | Outcome::Stored | Outcome::Owed | Outcome::Twin(_) => {
             ack.seq = sent.seq;
             ack.message_id = sent.message_id;
             ack.created_at_ms = snowflake::time_ms(sent.message_id);

@@ -141,6 +141,7 @@ impl Parts {
             WarmSettings {
                 inbox: settings.inbox_window,
                 inbox_messages: settings.inbox_messages,
+                sends: settings.redis_sends,
                 ..WarmSettings::default()
             },
         );

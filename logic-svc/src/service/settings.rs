@@ -75,6 +75,7 @@ const RULES: &[Key] = &[
     Key::new("cached_conversations", whole(1, 100_000_000), "100000", "Most conversations whose members are kept in memory"),
     Key::new("cached_members", whole(1, 1_000_000_000), "2000000", "Most members kept in memory over all conversations"),
     Key::new("recent_sends", whole(0, 100_000_000), "65536", "Most recent sends kept in memory to answer retries"),
+    Key::new("redis_sends", Kind::Bool, "false", "Whether sends of the last minute are noted in msg_dedup:{window} in Redis, for programs that read them there; Corelane itself finds retries in its memory and by the database's unique key"),
     Key::new("inbox_messages", whole(0, 1_000_000), "0", "Notes of last messages kept for each member of small conversations in im:inbox:{user} in Redis, about, for programs that read them there; 0: none, Corelane itself reads none"),
     Key::new("inbox_window", time(60_000, 31_536_000_000), "7d", "How long such notes are kept"),
 ];
@@ -107,6 +108,7 @@ pub struct Settings {
     pub(super) poll_records: usize,
     pub(super) poison_attempts: u32,
     pub(super) store_patience: Duration,
+    pub(super) redis_sends: bool,
     pub(super) inbox_messages: u64,
     pub(super) inbox_window: Duration,
     /// As they were read, for dynamic ones to be laid over.
@@ -194,6 +196,7 @@ impl Settings {
             poll_records: values.integer("poll_records")?,
             poison_attempts: values.integer("poison_attempts")?,
             store_patience: values.duration("store_patience")?,
+            redis_sends: values.flag("redis_sends")?,
             inbox_messages: values.integer("inbox_messages")?,
             inbox_window: values.duration("inbox_window")?,
             instance,

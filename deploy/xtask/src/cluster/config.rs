@@ -11,6 +11,8 @@ pub(super) struct Common {
     pub(super) database: String,
     pub(super) cache: String,
     pub(super) etcd: String,
+    /// How many logic services there are.
+    pub(super) logic: u32,
     /// Logins by mere name.
     pub(super) dev_login: bool,
     /// Further keys and values, as they stand in the file, and whom they are for.
@@ -36,8 +38,9 @@ impl Scope {
     }
 }
 
-/// Partitions of the topic that all gateways write to: enough for every logic service to get some.
-const PARTITIONS: u32 = 12;
+/// Partitions of the topic that all gateways write to: at least so many, and one for each logic service.
+/// Few, since each costs a record a tick of a gateway, and Kafka as much as many messages.
+const PARTITIONS_MIN: u32 = 4;
 
 /// Which of its ports answers `/readyz`.
 pub(super) fn health_port(node: Node) -> usize {
@@ -59,20 +62,21 @@ pub(super) fn ports(node: Node) -> usize {
 
 /// The file of one process on these ports.
 pub(super) fn text(common: &Common, node: Node, ports: &[u16]) -> String {
+    let partitions = common.logic.max(PARTITIONS_MIN);
     let address = |at: usize| format!("127.0.0.1:{}", ports.get(at).copied().unwrap_or_default());
     let mut settings = match node {
         Node::Gateway(_) => vec![
             ("gateway_id", string(&node.to_string())),
             ("listen", string(&address(0))),
             ("metrics_listen", string(&address(1))),
-            ("upstream_partitions", PARTITIONS.to_string()),
+            ("upstream_partitions", partitions.to_string()),
         ],
         Node::Logic(_) => vec![
             ("instance", string(&node.to_string())),
             ("grpc_listen", string(&address(0))),
             ("http_listen", string(&address(1))),
             ("metrics_listen", string(&address(2))),
-            ("partitions", PARTITIONS.to_string()),
+            ("partitions", partitions.to_string()),
             ("mysql", string(&common.database)),
             ("redis", string(&common.cache)),
         ],
@@ -141,6 +145,7 @@ mod tests {
             database: "mysql://a:b\"\\c\u{7f}@h".into(),
             cache: "redis://h".into(),
             etcd: "http://h".into(),
+            logic: 9,
             dev_login: true,
             more: vec![
                 (Scope::Logic, "log".into(), string("debug")),
@@ -157,6 +162,8 @@ mod tests {
         assert_eq!(logic["mysql"].as_str(), Some(common.database.as_str()));
         assert_eq!(logic["content_max_bytes"].as_integer(), Some(7));
         assert_eq!(logic["log"].as_str(), Some("debug"));
+        assert_eq!(logic["partitions"].as_integer(), Some(9));
+        assert_eq!(gateway["upstream_partitions"].as_integer(), Some(9));
     }
 
     #[test]
@@ -166,6 +173,7 @@ mod tests {
             database: "d".into(),
             cache: "c".into(),
             etcd: "e".into(),
+            logic: 3,
             dev_login: false,
             more: vec![setting("gateway.upstream_partitions=3").unwrap()],
         };
@@ -173,6 +181,7 @@ mod tests {
         let parse = |node| text(&common, node, &[7, 8, 9]).parse::<toml::Table>().unwrap();
         assert_eq!(parse(Node::Gateway(1))["upstream_partitions"].as_integer(), Some(3));
         assert_eq!(parse(Node::Logic(1))["log"].as_str(), Some("debug"));
+        assert_eq!(parse(Node::Logic(1))["partitions"].as_integer(), Some(4));
         for bad in
             ["", "log", "linger_ms=1", "logic.log", "logic.log=", "other.x=1", "logic.a=1\nb=2"]
         {

@@ -200,6 +200,7 @@ impl Cluster {
             database: self.servers.address(Kind::MariaDb)?,
             cache: self.servers.address(Kind::Redis)?,
             etcd: self.servers.address(Kind::Etcd)?,
+            logic: self.plan.size.logic,
             dev_login: self.plan.dev_login,
             more: self.plan.settings.clone(),
         })

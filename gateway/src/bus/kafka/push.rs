@@ -19,6 +19,8 @@ use crate::mailbox::Mailboxes;
 const WAIT: Duration = Duration::from_millis(100);
 /// Most records of one poll.
 const RECORDS: usize = 512;
+/// How long a registration may take to be known here that others know of.
+const REGISTRATION: Duration = Duration::from_secs(2);
 /// A consumer that gets nothing for so long although there is something is made anew.
 const STALLED: Duration = Duration::from_secs(30);
 
@@ -113,7 +115,7 @@ impl Push {
                 tracing::warn!(offset = record.offset, "a record of the push topic cannot be read");
                 continue;
             };
-            if !self.identity.is_ours(push.epoch) {
+            if !self.identity.is_ours(push.epoch, REGISTRATION) {
                 counter!("corelane_gateway_push_stale_total").increment(1);
                 continue;
             }

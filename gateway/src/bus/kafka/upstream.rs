@@ -18,6 +18,10 @@ const WAIT: Duration = Duration::from_millis(20);
 /// Ticks begin this far apart at least. One that comes alone is not kept waiting; of many that come one by
 /// one each would otherwise cost a record a partition.
 const TICK_APART: Duration = Duration::from_millis(2);
+/// The same behind a tick of a herd: what a record costs on its way is the same for one message and for many.
+const HERD_APART: Duration = Duration::from_millis(4);
+/// A tick of this many frames is part of a herd.
+const HERD: usize = 16;
 /// A tick of this many frames is not kept waiting for more.
 const TICK_FRAMES: usize = 8_192;
 /// Frames under way to Kafka beyond which the uplink is left to fill up: then the shards answer BUSY
@@ -82,7 +86,8 @@ pub struct Upstream<L> {
     pending: Arc<Pending>,
     identity: Arc<Identity>,
     mailboxes: Mailboxes,
-    last_tick: Option<Instant>,
+    /// When the last tick began, and how long after it the next one may.
+    last_tick: Option<(Instant, Duration)>,
 }
 
 impl Upstream<Topic> {
@@ -131,24 +136,22 @@ impl<L: Log> Upstream<L> {
             std::thread::sleep(UNDER_WAY_WAIT);
             self.answer_failed();
         }
-        let mut frames = 0;
-        let mut take = |batch: UpstreamBatch| {
-            frames += batch.frames.len();
-            batches.push(batch);
-        };
-        match uplink.messages.take_all(WAIT, &mut take) {
+        match uplink.messages.take_all(WAIT, |batch| batches.push(batch)) {
             None => return false,
             Some(false) => return true,
             Some(true) => {}
         }
-        let early = self.last_tick.and_then(|at| TICK_APART.checked_sub(at.elapsed()));
-        if let Some(early) = early.filter(|_| frames < TICK_FRAMES) {
+        let frames = |batches: &[UpstreamBatch]| -> usize {
+            batches.iter().map(|batch| batch.frames.len()).sum()
+        };
+        let early = self.last_tick.and_then(|(at, apart)| apart.checked_sub(at.elapsed()));
+        if let Some(early) = early.filter(|_| frames(batches) < TICK_FRAMES) {
             std::thread::sleep(early);
-            let more = |batch| batches.push(batch);
             // Closed or not is seen by the next look.
-            let _ = uplink.messages.take_all(Duration::ZERO, more);
+            let _ = uplink.messages.take_all(Duration::ZERO, |batch| batches.push(batch));
         }
-        self.last_tick = Some(Instant::now());
+        let apart = if frames(batches) < HERD { TICK_APART } else { HERD_APART };
+        self.last_tick = Some((Instant::now(), apart));
         true
     }
 

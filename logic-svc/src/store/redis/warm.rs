@@ -39,7 +39,7 @@ pub struct WarmSettings {
     pub inbox: Duration,
     /// Notes in an inbox; 0: none are kept.
     pub inbox_messages: u64,
-    /// Whether sends of the last minute are kept, for retries that come to another process.
+    /// Whether sends of the last minute are noted. Each costs about 150 bytes for 90 seconds.
     pub sends: bool,
     /// Lifetime of the mirror of a conversation's last seq; zero: none is kept.
     pub last_seq: Duration,
@@ -48,7 +48,7 @@ pub struct WarmSettings {
 impl Default for WarmSettings {
     fn default() -> Self {
         let week = Duration::from_secs(7 * 24 * 3600);
-        Self { hot_messages: 100, inbox: week, inbox_messages: 0, sends: true, last_seq: week }
+        Self { hot_messages: 100, inbox: week, inbox_messages: 0, sends: false, last_seq: week }
     }
 }
 

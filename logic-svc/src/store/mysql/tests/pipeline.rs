@@ -338,6 +338,45 @@ fn a_tick_whose_commit_got_lost_is_refused_as_busy_and_its_repetition_is_one_eff
     assert!(service.store.can_write());
 }
 
+/// What came later was delivered without it, and it after that: whoever takes pushes as they come saw them out of order.
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn what_a_lost_commit_stored_is_delivered_before_what_comes_later() {
+    let database = Database::new();
+    let opts = Opts::from_url(&database.url).unwrap();
+    let address = format!("{}:{}", opts.get_ip_or_hostname(), opts.get_tcp_port());
+    let proxy = Proxy::start(&address);
+    let url = database.url.replace(&address, &format!("127.0.0.1:{}", proxy.port));
+    let mut service = Service::with(&Options { url, ..database.options() }, 1, settings());
+    let ([alice, bob, eve], [dm, other]) = three(&service.store);
+    service.send(alice, &dm, "before", "x");
+    let frames = || (0..50).map(|n| frame(alice, &dm, &format!("m{n}"), "x")).collect::<Vec<_>>();
+    proxy.set(At::CommitAnswer);
+    let refused = service.tick(frames());
+    assert!(refused.replies.iter().all(|reply| failure(reply).temporary));
+    assert!(refused.delivered.is_empty());
+    // Somebody speaks elsewhere, and this transaction is not made.
+    proxy.set(At::Commit);
+    let seqs = |answers: &Answers| -> Vec<u64> {
+        answers.delivered.iter().map(|(_, message)| message.seq).collect()
+    };
+    let elsewhere = || (0..50).map(|n| frame(eve, &other, &format!("e{n}"), "x")).collect();
+    let refused = service.tick(elsewhere());
+    assert!(refused.replies.iter().all(|reply| failure(reply).temporary));
+    assert_eq!((refused.replies.len(), seqs(&refused)), (50, (2..=51).collect()));
+    assert!(refused.delivered.iter().all(|(to, message)| {
+        to.as_slice() == [alice, bob] && message.sender == "alice" && message.content == "x"
+    }));
+    // Nothing of it is owed: it was not stored.
+    let later = service.tick(vec![frame(bob, &dm, "b", "x")]);
+    assert_eq!((seq(&later.replies[0]), seqs(&later)), (52, vec![52]));
+    assert_eq!(seqs(&service.tick(elsewhere())), (1..=50).collect::<Vec<_>>());
+    // The senders' own repetition finds its places, and is not delivered a second time.
+    let again = service.tick(frames());
+    assert_eq!(again.replies.iter().map(seq).collect::<Vec<_>>(), (2..=51).collect::<Vec<_>>());
+    assert!(again.delivered.is_empty());
+}
+
 #[cfg(feature = "fault-injection")]
 #[test]
 #[ignore = "needs the servers of `cargo xtask servers up`"]

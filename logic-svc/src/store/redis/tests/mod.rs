@@ -91,7 +91,8 @@ impl Space {
 
     fn warm(&self) -> Warm {
         let clock: Arc<dyn Clock> = self.clock.clone();
-        let settings = WarmSettings { inbox_messages: 1000, ..WarmSettings::default() };
+        let settings =
+            WarmSettings { inbox_messages: 1000, sends: true, ..WarmSettings::default() };
         Warm::new(self.client.clone(), Arc::clone(&self.gateways), clock, settings)
     }
 
