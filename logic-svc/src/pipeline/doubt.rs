@@ -17,7 +17,6 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
         self.doubts.extend(pending.map(Item::duplicate));
         let over = self.doubts.len().saturating_sub(DOUBTS_MAX);
         self.doubts.drain(..over);
-        metrics::counter!("corelane_logic_doubtful_ticks_total").increment(1);
     }
 
     /// Puts those messages in doubt that are in the log in front of the tick; the others were not stored.
