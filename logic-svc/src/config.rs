@@ -94,12 +94,17 @@ impl Fault {
         ("no_dead_letters", Self::NoDeadLetters),
     ];
 
+    /// The one of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMED.iter().find(|(known, _)| *known == name).map(|&(_, fault)| fault)
+    }
+
     /// Whether `CORELANE_FAULT` named this one when it was first looked at.
     #[must_use]
     pub fn is_asked_for(self) -> bool {
         static ASKED: std::sync::LazyLock<Option<Fault>> = std::sync::LazyLock::new(|| {
-            let name = std::env::var("CORELANE_FAULT").ok()?;
-            Fault::NAMED.iter().find(|(known, _)| *known == name).map(|&(_, fault)| fault)
+            std::env::var("CORELANE_FAULT").ok().and_then(|name| Fault::named(&name))
         });
         *ASKED == Some(self)
     }

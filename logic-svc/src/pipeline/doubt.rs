@@ -5,7 +5,8 @@
 //! later ones, so the first tick that reaches the database again looks for them and delivers them before its own.
 
 use super::{Item, Outcome, Pipeline, Tick};
-use crate::ports::{Members, MessageLog, Publisher, SendKey, Sent, StoreError};
+use crate::domain::reject::NOT_FOUND;
+use crate::ports::{Found, Members, MessageLog, Publisher, SendKey, Sent, StoreError};
 
 /// Most messages in doubt; the oldest give way, and are delivered when their senders try again.
 const DOUBTS_MAX: usize = 65_536;
@@ -27,70 +28,39 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
         if self.doubts.is_empty() {
             return Ok(());
         }
-        let doubts = std::mem::take(&mut self.doubts);
-        match self.look_for(doubts) {
-            Ok(mut stored) => {
-                stored.append(&mut tick.items);
-                tick.items = stored;
+        let mut doubts = std::mem::take(&mut self.doubts);
+        match self.find_all(&mut doubts) {
+            Ok(found) => {
+                let stored = doubts.into_iter().zip(found);
+                let owed = stored.filter_map(|(item, sent)| Some(self.owe(item, sent?)));
+                tick.items.splice(..0, owed.collect::<Vec<_>>());
                 Ok(())
             }
-            Err((doubts, error)) => {
+            Err(error) => {
                 self.doubts = doubts;
                 Err(error)
             }
         }
     }
 
-    fn look_for(&mut self, mut doubts: Vec<Item>) -> Result<Vec<Item>, (Vec<Item>, StoreError)> {
-        match self.find_all(&mut doubts) {
-            Ok(found) => {
-                let stored = doubts.into_iter().zip(found);
-                Ok(stored.filter_map(|(item, sent)| Some(self.owe(item, sent?))).collect())
-            }
-            Err(error) => Err((doubts, error)),
-        }
-    }
-
-    /// The places of those that are in the log as they were sent.
-    fn find_all(&mut self, doubts: &mut [Item]) -> Result<Vec<Option<Sent>>, StoreError> {
-        let mut numbers = Vec::with_capacity(doubts.len());
+    /// The places of those that are in the log as they were sent. Their conversations and senders are at hand then.
+    fn find_all(&mut self, doubts: &mut Vec<Item>) -> Result<Vec<Option<Sent>>, StoreError> {
         for item in doubts.iter_mut() {
-            numbers.push(self.place_of(item)?);
-        }
-        let keys: Vec<SendKey<'_>> = doubts
-            .iter()
-            .zip(numbers)
-            .map(|(item, conversation)| {
-                let sent = Sent { seq: item.seq, message_id: item.message_id };
-                SendKey { key: &item.key, conversation, sender: item.sender, sent }
-            })
-            .collect();
-        let found = self.log.find(&keys)?.into_iter().zip(doubts.iter());
-        Ok(found
-            .map(|(found, item)| {
-                let found = found?;
-                (found.content? == item.send.content).then_some(found.sent)
-            })
-            .collect())
-    }
-
-    /// Has the conversation and the sender of a message at hand; gives the number of the conversation.
-    fn place_of(&mut self, item: &mut Item) -> Result<u64, StoreError> {
-        let id = &item.send.conversation_id;
-        let at = match self.conversations.find(id) {
-            Some(at) => Some(at),
-            None => {
-                self.members.conversation(id)?.map(|record| self.conversations.insert(id, record))
+            self.load_name(item.sender)?;
+            match self.load_conversation(&item.send.conversation_id)? {
+                Some(at) => item.conversation = at,
+                None => item.outcome = Outcome::Refused(NOT_FOUND),
             }
-        };
-        if !self.names.contains(item.sender)
-            && let Some(name) = self.members.username(item.sender)?
-        {
-            self.names.insert(item.sender, &name);
         }
-        // Conversations do not end; number 0 is nobody's.
-        item.conversation = at.unwrap_or_default();
-        Ok(at.and_then(|at| self.conversations.get(at)).map_or(0, |cached| cached.record.no))
+        // Whatever its conversation was, it is not there to be delivered to.
+        doubts.retain(|item| item.outcome == Outcome::Pending);
+        let keys: Vec<SendKey<'_>> = doubts.iter().map(|item| self.send_key(item)).collect();
+        let found = self.log.find(&keys)?.into_iter().zip(doubts.iter());
+        let same = |(found, item): (Option<Found>, &Item)| {
+            let Found { sent, content } = found?;
+            (content? == item.send.content).then_some(sent)
+        };
+        Ok(found.map(same).collect())
     }
 
     /// A message that has its place and is still to be delivered; its sender was answered.

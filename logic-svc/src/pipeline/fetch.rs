@@ -4,6 +4,7 @@ use proto::ids::check_conversation_id;
 use proto::v1::UpstreamBatch;
 
 use super::Pipeline;
+use super::cache::CacheIndex;
 use crate::domain::delivery::GatewayNo;
 use crate::ports::{Members, MessageLog, Publisher, StoreError};
 
@@ -33,5 +34,24 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
         users.sort_unstable();
         users.dedup();
         self.members.fetch(&ids, &users)
+    }
+
+    /// A conversation at hand, looked up if it is not yet.
+    pub(super) fn load_conversation(&mut self, id: &str) -> Result<Option<CacheIndex>, StoreError> {
+        if let Some(at) = self.conversations.find(id) {
+            return Ok(Some(at));
+        }
+        let record = self.members.conversation(id)?;
+        Ok(record.map(|record| self.conversations.insert(id, record)))
+    }
+
+    /// Has the name of a user at hand; false: there is no such user.
+    pub(super) fn load_name(&mut self, user: u64) -> Result<bool, StoreError> {
+        if self.names.contains(user) {
+            return Ok(true);
+        }
+        let name = self.members.username(user)?;
+        name.iter().for_each(|name| self.names.insert(user, name));
+        Ok(name.is_some())
     }
 }

@@ -132,17 +132,15 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
             return Ok(Some(at));
         }
         check_conversation_id(id).map_err(|detail| Reject::new(ErrorCode::BadRequest, detail))?;
-        let record = self.members.conversation(id).map_err(|error| refusal(&error))?;
-        Ok(record.map(|record| self.conversations.insert(id, record)))
+        self.load_conversation(id).map_err(|error| refusal(&error))
     }
 
     fn know_name(&mut self, user: u64) -> Result<(), Reject> {
-        if !self.names.contains(user) {
-            let name = self.members.username(user).map_err(|error| refusal(&error))?;
-            let name = name.ok_or(Reject::new(ErrorCode::UserNotFound, "no such user"))?;
-            self.names.insert(user, &name);
+        match self.load_name(user) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Reject::new(ErrorCode::UserNotFound, "no such user")),
+            Err(error) => Err(refusal(&error)),
         }
-        Ok(())
     }
 
     fn next_id(&self) -> Result<u64, StoreError> {
@@ -285,7 +283,7 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
         self.log.append(Append { runs: &runs, messages: &messages, keys: &keys })
     }
 
-    fn send_key<'a>(&self, item: &'a Item) -> SendKey<'a> {
+    pub(super) fn send_key<'a>(&self, item: &'a Item) -> SendKey<'a> {
         let conversation =
             self.conversations.get(item.conversation).map_or(0, |cached| cached.record.no);
         let sent = Sent { seq: item.seq, message_id: item.message_id };

@@ -290,9 +290,8 @@ fn device_policy(values: &Values) -> Result<DevicePolicies, Fault> {
 fn fault() -> Result<Option<crate::config::Fault>, Fault> {
     use crate::config::Fault as Off;
     let asked = std::env::var("CORELANE_FAULT").unwrap_or_default();
-    let found = Off::NAMED.iter().find(|(name, _)| *name == asked);
-    match found {
-        Some(&(_, off)) => Ok(Some(off)),
+    match Off::named(&asked) {
+        Some(off) => Ok(Some(off)),
         None if asked.is_empty() => Ok(None),
         None => {
             let names: Vec<&str> = Off::NAMED.iter().map(|(name, _)| *name).collect();

@@ -22,23 +22,7 @@ fn membership(id: &str) -> Membership {
 #[test]
 #[ignore = "needs the servers of `cargo xtask servers up`"]
 fn a_group_becomes_large_and_small_again_and_no_message_falls_between() {
-    let mut world = World::new();
-    let a = world.start("a", &["--fanout-switch-members", "4"], &[]);
-    let names = ["ann", "ben", "cid", "dan"];
-    let users: Vec<u64> = (0..4).map(|n| world.login(a, names[n], n as u32 + 1).0).collect();
-    let sessions: Vec<(u64, u32)> = (0..4).map(|n| (users[n], n as u32 + 1)).collect();
-    world.report(a, &sessions);
-    let create = CreateConversation {
-        r#type: "group".to_owned(),
-        conversation_id: "crowd".to_owned(),
-        members: vec!["ben".to_owned(), "cid".to_owned()],
-        ..CreateConversation::default()
-    };
-    let made = world.ask(a, users[0], 1, Request::Create(create));
-    assert!(matches!(made, Reply::Conversation(_)), "{made:?}");
-    let id = world.send((users[0], 1), "crowd", "small");
-    world.acked(&id);
-    assert_eq!(world.targets(&id), [2, 3]);
+    let (mut world, a, users) = small_crowd(&["ann", "ben", "cid", "dan"]);
     // The fourth makes it large; gateways hear of it before the one who joins is answered.
     let joined = world.ask(a, users[3], 4, Request::Join(membership("crowd")));
     assert!(matches!(joined, Reply::Conversation(_)), "{joined:?}");
@@ -58,6 +42,29 @@ fn a_group_becomes_large_and_small_again_and_no_message_falls_between() {
         interests(mail).iter().any(|one| one.left == [users[3]]).then_some(())
     });
     until_small(&mut world, (users[0], 1), &[2, 3, 9]);
+}
+
+/// A service for which four are a crowd, these users with a session each, numbered from 1, and a group of the first
+/// three of them, to which the first has spoken.
+fn small_crowd(names: &[&str]) -> (World, usize, Vec<u64>) {
+    let mut world = World::new();
+    let a = world.start("a", &["--fanout-switch-members", "4"], &[]);
+    let sessions: Vec<(u64, u32)> =
+        (1..).zip(names).map(|(n, name)| (world.login(a, name, n).0, n)).collect();
+    world.report(a, &sessions);
+    let users: Vec<u64> = sessions.into_iter().map(|(user, _)| user).collect();
+    let create = CreateConversation {
+        r#type: "group".to_owned(),
+        conversation_id: "crowd".to_owned(),
+        members: vec!["ben".to_owned(), "cid".to_owned()],
+        ..CreateConversation::default()
+    };
+    let made = world.ask(a, users[0], 1, Request::Create(create));
+    assert!(matches!(made, Reply::Conversation(_)), "{made:?}");
+    let id = world.send((users[0], 1), "crowd", "small");
+    world.acked(&id);
+    assert_eq!(world.targets(&id), [2, 3]);
+    (world, a, users)
 }
 
 /// Sends until messages go to the gateway as a whole. Until then they go to each of these sessions.
@@ -93,23 +100,7 @@ fn until_small(world: &mut World, sender: (u64, u32), others: &[u32]) {
 #[test]
 #[ignore = "needs the servers of `cargo xtask servers up`"]
 fn another_threshold_switches_a_group_that_nobody_joins_or_leaves() {
-    let mut world = World::new();
-    let a = world.start("a", &["--fanout-switch-members", "4"], &[]);
-    let names = ["ann", "ben", "cid"];
-    let users: Vec<u64> = (0..3).map(|n| world.login(a, names[n], n as u32 + 1).0).collect();
-    let sessions: Vec<(u64, u32)> = (0..3).map(|n| (users[n], n as u32 + 1)).collect();
-    world.report(a, &sessions);
-    let create = CreateConversation {
-        r#type: "group".to_owned(),
-        conversation_id: "crowd".to_owned(),
-        members: vec!["ben".to_owned(), "cid".to_owned()],
-        ..CreateConversation::default()
-    };
-    let made = world.ask(a, users[0], 1, Request::Create(create));
-    assert!(matches!(made, Reply::Conversation(_)), "{made:?}");
-    let id = world.send((users[0], 1), "crowd", "small");
-    world.acked(&id);
-    assert_eq!(world.targets(&id), [2, 3]);
+    let (mut world, _, users) = small_crowd(&["ann", "ben", "cid"]);
     for _ in 0..2 {
         let set = |world: &World, members: &str| {
             let put = world.etcd.put_config("fanout_switch_members", members);

@@ -7,13 +7,13 @@ use super::*;
 use crate::ports::{Backend, Found, HistoryStore};
 
 /// Host and port of the tests' server.
-fn server_address() -> String {
+pub(super) fn server_address() -> String {
     let opts = Opts::from_url(&server_url()).unwrap();
     format!("{}:{}", opts.get_ip_or_hostname(), opts.get_tcp_port())
 }
 
 /// The tests' server through a proxy.
-fn through(proxy: &Proxy, database: &Database) -> Options {
+pub(super) fn through(proxy: &Proxy, database: &Database) -> Options {
     let url = database.url.replace(&server_address(), &format!("127.0.0.1:{}", proxy.port));
     assert_ne!(url, database.url);
     Options { url, ..database.options() }

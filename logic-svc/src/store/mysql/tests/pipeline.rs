@@ -2,6 +2,7 @@
 
 use proto::v1::{Failure, Message, Send, SendReply, UpstreamBatch, UpstreamFrame};
 
+use super::faults::{server_address, through};
 use super::proxy::{At, Proxy};
 use super::*;
 use crate::domain::delivery::ConnectionId;
@@ -316,11 +317,8 @@ fn small_caches_change_nothing() {
 #[ignore = "needs the servers of `cargo xtask servers up`"]
 fn a_tick_whose_commit_got_lost_is_refused_as_busy_and_its_repetition_is_one_effect() {
     let database = Database::new();
-    let opts = Opts::from_url(&database.url).unwrap();
-    let address = format!("{}:{}", opts.get_ip_or_hostname(), opts.get_tcp_port());
-    let proxy = Proxy::start(&address);
-    let url = database.url.replace(&address, &format!("127.0.0.1:{}", proxy.port));
-    let mut service = Service::with(&Options { url, ..database.options() }, 1, settings());
+    let proxy = Proxy::start(&server_address());
+    let mut service = Service::with(&through(&proxy, &database), 1, settings());
     let ([alice, ..], [dm, _]) = three(&service.store);
     service.send(alice, &dm, "before", "x");
     let frames = || (0..50).map(|n| frame(alice, &dm, &format!("m{n}"), "x")).collect::<Vec<_>>();
@@ -343,11 +341,8 @@ fn a_tick_whose_commit_got_lost_is_refused_as_busy_and_its_repetition_is_one_eff
 #[ignore = "needs the servers of `cargo xtask servers up`"]
 fn what_a_lost_commit_stored_is_delivered_before_what_comes_later() {
     let database = Database::new();
-    let opts = Opts::from_url(&database.url).unwrap();
-    let address = format!("{}:{}", opts.get_ip_or_hostname(), opts.get_tcp_port());
-    let proxy = Proxy::start(&address);
-    let url = database.url.replace(&address, &format!("127.0.0.1:{}", proxy.port));
-    let mut service = Service::with(&Options { url, ..database.options() }, 1, settings());
+    let proxy = Proxy::start(&server_address());
+    let mut service = Service::with(&through(&proxy, &database), 1, settings());
     let ([alice, bob, eve], [dm, other]) = three(&service.store);
     service.send(alice, &dm, "before", "x");
     let frames = || (0..50).map(|n| frame(alice, &dm, &format!("m{n}"), "x")).collect::<Vec<_>>();
