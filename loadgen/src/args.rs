@@ -104,6 +104,10 @@ pub struct Options {
     /// phase).
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub duration: Duration,
+    /// Chat, echo: latencies of messages due in this time from the start of the load are left out. The messages
+    /// are sent, counted and checked like all others.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
+    pub warmup: Duration,
     /// Each connection sends a heartbeat this often.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub heartbeat: Duration,

@@ -100,7 +100,9 @@ impl Echo {
             }
         }
         net.stats.counters.sent += 1;
-        net.stats.latencies.send_lag.record_ns(net.now_ns.saturating_sub(due_ns));
+        if let Some((latencies, age_ns)) = net.measured(due_ns) {
+            latencies.send_lag.record_ns(age_ns);
+        }
     }
 
     /// One message is back.
@@ -121,7 +123,9 @@ impl Echo {
         }
         flow.expected = stamp.number + 1;
         counters.acked += 1;
-        net.stats.latencies.ack.record_ns(net.now_ns.saturating_sub(stamp.due_ns));
+        if let Some((latencies, age_ns)) = net.measured(stamp.due_ns) {
+            latencies.ack.record_ns(age_ns);
+        }
     }
 
     /// Cuts a stream into messages, all of the same length.

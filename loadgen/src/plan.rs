@@ -180,6 +180,14 @@ fn check(options: &Options) -> Result<(), String> {
         ),
         (options.payload_bytes > 60_000, "--payload-bytes must be at most 60000".to_owned()),
         (
+            !options.warmup.is_zero() && !chat && options.scenario != Scenario::Echo,
+            "--warmup belongs to chat and echo".to_owned(),
+        ),
+        (
+            !options.warmup.is_zero() && options.warmup >= options.duration,
+            "--warmup must be shorter than --duration".to_owned(),
+        ),
+        (
             options.deflate && !options.protocol.is_websocket(),
             "--deflate belongs to WebSocket, not to --protocol tcp".to_owned(),
         ),
@@ -384,6 +392,8 @@ mod tests {
             ("chat --url ws://192.0.2.7:1/ws", "loopback"),
             ("idle --connections 500 --workers 2", "--workers 2"),
             ("chat --connections 900 --group-size 300", "open files"),
+            ("fanout --warmup 1s", "--warmup"),
+            ("chat --duration 2s --warmup 2s", "--warmup"),
             ("chat --slow 5", "--slow"),
             ("chat --offline 5", "--offline"),
             ("fanout --offline 4000000000", "members"),

@@ -43,6 +43,9 @@ pub struct Report {
     pub connects_per_s: f64,
     /// How long the load ran, in seconds.
     pub load_s: f64,
+    /// Chat, echo: the part of it, at its beginning, whose messages have no latencies here, in seconds.
+    #[serde(default)]
+    pub warmup_s: f64,
     /// First sends a second of the load.
     pub sent_per_s: f64,
     /// Acknowledgements a second of the load.
@@ -152,6 +155,7 @@ impl Report {
             connect_s,
             connects_per_s: per(counters.established as f64, connect_s),
             load_s,
+            warmup_s: plan.options.warmup.as_secs_f64(),
             sent_per_s: per(counters.sent as f64, load_s),
             acked_per_s: per(counters.acked as f64, load_s),
             delivered_per_s: per(counters.delivered as f64, load_s),

@@ -111,6 +111,11 @@ fn messages(out: &mut String, report: &Report) {
 
 fn latencies(out: &mut String, report: &Report) {
     let l = &report.latency;
+    if report.warmup_s > 0.0 {
+        let text =
+            format!("the latencies leave out what was due in the first {} s", report.warmup_s);
+        line(out, "warm-up", &text);
+    }
     let all = [
         ("connect", l.connect),
         ("ack", l.ack),

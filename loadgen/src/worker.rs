@@ -97,6 +97,7 @@ impl<'l, 'w, S: Scenario> Worker<'l, 'w, S> {
         let options = &self.net.plan.options;
         let (duration_ns, drain_ns) =
             (clock::duration_ns(options.duration), clock::duration_ns(options.drain));
+        self.net.measured_from_ns = start_ns.saturating_add(clock::duration_ns(options.warmup));
         let cpu_ns = clock::thread_cpu_ns();
         self.scenario.begin_load(&mut self.net, start_ns);
         let end_ns = match self.scenario.is_over(&self.net) {

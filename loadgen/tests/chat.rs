@@ -42,6 +42,19 @@ fn an_honest_server_passes() {
 }
 
 #[test]
+fn what_is_due_during_the_warm_up_is_checked_and_not_timed() {
+    let report = run(&Server::start(None), "--audit all --warmup 500ms");
+    assert!(report.passed, "{:?}", report.failures);
+    assert_eq!((report.counters.acked, report.counters.delivered), (200, 200));
+    let latency = report.latency;
+    // Due evenly over the second.
+    for measured in [latency.ack.count, latency.delivery.count, latency.send_lag.count] {
+        assert!((95..=105).contains(&measured), "{measured}");
+    }
+    assert!(loadgen::summary(&report).contains("warm-up"));
+}
+
+#[test]
 fn groups_deliver_to_every_other_member() {
     let report = run(&Server::start(None), "--group-size 3 --idle-connections 4 --heartbeat 100ms");
     assert!(report.passed, "{:?}", report.failures);

@@ -18,7 +18,9 @@ impl Chat {
         let Some((seen, due_ns)) = self.identify(net, conn, item) else { return };
         if self.oracle.pushed(self.seat(conn), seen) == Arrival::New {
             net.stats.counters.delivered += 1;
-            net.stats.latencies.delivery.record_ns(net.now_ns.saturating_sub(due_ns));
+            if let Some((latencies, age_ns)) = net.measured(due_ns) {
+                latencies.delivery.record_ns(age_ns);
+            }
         }
     }
 

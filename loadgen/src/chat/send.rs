@@ -34,7 +34,9 @@ impl Chat {
         let pending = Pending { number, tries: 1, due_ns, sent_ns: net.now_ns };
         self.members[conn as usize].outstanding.push_back(pending);
         net.stats.counters.sent += 1;
-        net.stats.latencies.send_lag.record_ns(net.now_ns.saturating_sub(due_ns));
+        if let Some((latencies, age_ns)) = net.measured(due_ns) {
+            latencies.send_lag.record_ns(age_ns);
+        }
         self.transmit(net, conn, pending);
     }
 
@@ -102,7 +104,9 @@ impl Chat {
         let at = outstanding.iter().position(|pending| pending.number == number);
         if let Some(pending) = at.and_then(|at| outstanding.remove(at)) {
             net.stats.counters.acked += 1;
-            net.stats.latencies.ack.record_ns(net.now_ns.saturating_sub(pending.due_ns));
+            if let Some((latencies, age_ns)) = net.measured(pending.due_ns) {
+                latencies.ack.record_ns(age_ns);
+            }
         }
         self.oracle.acked(self.seat(conn), number, seq);
         self.pump(net, conn);

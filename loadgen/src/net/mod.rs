@@ -19,7 +19,7 @@ use crate::client::{self, Incoming, Request, Scratch};
 use crate::clock;
 use crate::plan::{Plan, Share};
 use crate::rng::Rng;
-use crate::stats::Stats;
+use crate::stats::{Latencies, Stats};
 use conn::{Conn, Phase};
 use connect::Connector;
 use deflate::Deflate;
@@ -84,6 +84,8 @@ pub(crate) struct Net {
     pub(crate) stats: Stats,
     /// The time of the event in hand.
     pub(crate) now_ns: u64,
+    /// Messages due before are warm-up: their latencies are not recorded.
+    pub(crate) measured_from_ns: u64,
     pub(crate) rng: Rng,
     pub(crate) gates: Gates,
     login: Login,
@@ -122,6 +124,7 @@ impl Net {
             stats: Stats::default(),
             gates: Gates::default(),
             now_ns,
+            measured_from_ns: 0,
             ready: Vec::new(),
             again: VecDeque::new(),
             dirty: Vec::new(),
@@ -136,6 +139,12 @@ impl Net {
             plan,
             share,
         })
+    }
+
+    /// Where the latencies of a message due then are recorded, with how long ago that is; none during warm-up.
+    pub(crate) fn measured(&mut self, due_ns: u64) -> Option<(&mut Latencies, u64)> {
+        (due_ns >= self.measured_from_ns)
+            .then(|| (&mut self.stats.latencies, self.now_ns.saturating_sub(due_ns)))
     }
 
     /// One turn of the loop: waits for readiness, a due time or `until_ns`, whichever is first.
