@@ -16,7 +16,7 @@ use super::acks::NextOffset;
 use super::context::{COMMIT_LIMIT, ConsumerSide, Rebalance, list};
 use super::error::{ConsumeError, SetupError, is_connection};
 use super::health::Health;
-use super::native::commit_within;
+use super::native::{add_brokers, commit_within};
 use super::settings::Settings;
 use super::trace::{Headers, TRACEPARENT, TraceContext};
 
@@ -86,6 +86,8 @@ pub enum CommitMode {
 pub struct Consumer {
     inner: Inner,
     health: Arc<Health>,
+    /// Those it was made with.
+    brokers: String,
     /// Names of topics, each allocated once.
     names: Vec<Arc<str>>,
     /// An error that came behind records, kept for the next poll.
@@ -180,7 +182,14 @@ impl Consumer {
         let health = Arc::new(Health::new(group, commits));
         let side = ConsumerSide::new(Arc::clone(&health), rebalance);
         let inner = settings.consumer(group, instance)?.create_with_context(side)?;
-        Ok(Consumer { inner: Inner(Some(inner)), health, names: Vec::new(), pending: None })
+        let brokers = settings.brokers.clone();
+        Ok(Consumer {
+            inner: Inner(Some(inner)),
+            health,
+            brokers,
+            names: Vec::new(),
+            pending: None,
+        })
     }
 
     /// Waits for the first record, at most for `timeout`, and takes what else has arrived without
@@ -205,6 +214,9 @@ impl Consumer {
         }
         let taken = into.len() - before;
         self.health.polled(taken);
+        if self.health.take_brokerless() {
+            add_brokers(self.inner.client(), &self.brokers);
+        }
         match outcome {
             Ok(()) if taken == 0 => Ok(Polled::Nothing),
             Ok(()) => Ok(Polled::Records(taken)),

@@ -25,6 +25,7 @@ pub struct Health {
     commits: bool,
     born: Instant,
     up: AtomicBool,
+    brokerless: AtomicBool,
     fatal: OnceLock<String>,
     lag: AtomicI64,
     unread: AtomicI64,
@@ -41,6 +42,7 @@ impl Health {
             commits,
             born: Instant::now(),
             up: AtomicBool::new(false),
+            brokerless: AtomicBool::new(false),
             fatal: OnceLock::new(),
             lag: AtomicI64::new(UNKNOWN),
             unread: AtomicI64::new(UNKNOWN),
@@ -62,6 +64,13 @@ impl Health {
     #[must_use]
     pub fn fatal(&self) -> Option<&str> {
         self.fatal.get().map(String::as_str)
+    }
+
+    /// Whether the client knows no broker any more, asked once for each time it was seen. A broker that is up and not
+    /// let in by its controller yet tells of topics and of no brokers; librdkafka (2.12) then forgets even those it
+    /// was given at start, and stays alone for ever.
+    pub(crate) fn take_brokerless(&self) -> bool {
+        self.brokerless.load(Ordering::Relaxed) && self.brokerless.swap(false, Ordering::Relaxed)
     }
 
     /// Records that are written and not yet committed (of a consumer without a group: not yet
@@ -170,6 +179,9 @@ impl Health {
     pub(crate) fn brokers(&self, statistics: &Statistics) {
         let brokers = statistics.brokers.values().filter(|broker| broker.source != "internal");
         let (mut connected, mut disconnects, mut errors) = (0_u32, 0_i64, 0_u64);
+        let real = |source: &str| source == "configured" || source == "learned";
+        let brokerless = !statistics.brokers.values().any(|broker| real(&broker.source));
+        self.brokerless.store(brokerless, Ordering::Relaxed);
         for broker in brokers {
             connected += u32::from(matches!(broker.state.as_str(), "UP" | "UPDATE"));
             disconnects += broker.disconnects.unwrap_or(0);
@@ -207,7 +219,11 @@ impl Health {
             }
             known = true;
             let oldest = partition.lo_offset.max(0);
-            let read = partition.app_offset.max(oldest);
+            // What was never handed out is read from where fetching begins, not from the oldest record on.
+            let read = match partition.app_offset {
+                ..0 => partition.next_offset.max(partition.committed_offset).max(oldest),
+                read => read.max(oldest),
+            };
             let done = if self.commits { partition.committed_offset.max(oldest) } else { read };
             let behind = (partition.hi_offset - done).max(0);
             lag += behind;

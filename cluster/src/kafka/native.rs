@@ -1,19 +1,33 @@
-//! The one place that calls librdkafka past its Rust crate: a commit that ends in time.
+//! The one place that calls librdkafka past its Rust crate: a commit that ends in time, and brokers that are named
+//! once more.
 //!
 //! The crate's own waiting commit has no limit, and a broker that takes requests and answers none
 //! holds it for ever.
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::ptr::NonNull;
 use std::time::Duration;
 
+use rdkafka::ClientContext;
 use rdkafka::bindings::{
-    rd_kafka_commit_queue, rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_queue_destroy,
-    rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t,
+    rd_kafka_brokers_add, rd_kafka_commit_queue, rd_kafka_event_destroy, rd_kafka_event_error,
+    rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t,
 };
+use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{IsError as _, KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::TopicPartitionList;
+
+/// Names brokers to a client as it was done at start (`host:port`, separated by commas); those it knows stay as they are.
+pub(crate) fn add_brokers<C: ClientContext>(client: &Client<C>, brokers: &str) {
+    // It was taken at start, so there is no zero byte in it.
+    let Ok(brokers) = CString::new(brokers) else { return };
+    // SAFETY: the client lives as long as the borrow, the call may come from any thread, and the library copies the
+    // text.
+    let added = unsafe { rd_kafka_brokers_add(client.native_ptr(), brokers.as_ptr()) };
+    tracing::warn!(added, "the Kafka client had forgotten all brokers; they are named anew");
+}
 
 /// A queue of its own for one answer.
 struct Queue(NonNull<rd_kafka_queue_t>);

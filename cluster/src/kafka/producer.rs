@@ -12,6 +12,7 @@ use super::acks::Token;
 use super::context::ProducerSide;
 use super::error::{DeliveryError, SendError, SetupError};
 use super::health::Health;
+use super::native::add_brokers;
 use super::settings::Settings;
 use super::trace::{Headers, TRACEPARENT};
 
@@ -93,7 +94,8 @@ impl Producer {
             .name("kafka-deliveries".to_owned())
             .spawn({
                 let (inner, stop) = (Arc::clone(&inner), Arc::clone(&stop));
-                move || serve(&inner, &stop)
+                let brokers = settings.brokers.clone();
+                move || serve(&inner, &brokers, &stop)
             })
             .map_err(|error| SetupError::Client(format!("no thread for deliveries: {error}")))?;
         Ok(Producer { inner, health, in_flight, stop, thread: Some(thread) })
@@ -186,10 +188,13 @@ impl std::fmt::Debug for Producer {
     }
 }
 
-fn serve(producer: &BaseProducer<ProducerSide>, stop: &AtomicBool) {
+fn serve(producer: &BaseProducer<ProducerSide>, brokers: &str, stop: &AtomicBool) {
     let health = &producer.context().health;
     while !stop.load(Ordering::Relaxed) {
         producer.poll(POLL);
+        if health.take_brokerless() {
+            add_brokers(producer.client(), brokers);
+        }
         if health.fatal().is_none()
             && let Some((code, reason)) = producer.client().fatal_error()
         {

@@ -200,3 +200,31 @@ fn a_broker_that_freezes_holds_nobody_for_long() {
     assert!(matches!(commit, Err(ConsumeError::Unavailable(_))), "nobody has answered: {commit:?}");
     in_time("drop", || drop((consumer, producer)));
 }
+
+#[test]
+fn a_consumer_to_whom_nothing_new_comes_has_not_stalled() {
+    let cluster = MockCluster::new(1).expect("a simulated cluster");
+    cluster.create_topic("t", 1, 1).expect("it takes topics");
+    let settings = Settings {
+        brokers: cluster.bootstrap_servers(),
+        statistics_interval_ms: 50,
+        extra: vec![("producer.enable.idempotence".to_owned(), "false".to_owned())],
+        ..Settings::default()
+    };
+    let (producer, _) = recording(&settings);
+    for token in 0..5 {
+        producer.send("t", 0, None, b"x", &Headers::default(), token).expect("room");
+    }
+    assert!(producer.flush(PATIENCE));
+    let mut consumer = Consumer::assigned(&settings, "t", 0, From::End).expect("good settings");
+    let mut records = Vec::new();
+    eventually("it knows how far behind it is", || {
+        consumer.poll(&mut records, Duration::from_millis(20), 10).expect("no error to act upon");
+        consumer.lag() == Ok(0)
+    });
+    for _ in 0..10 {
+        consumer.poll(&mut records, Duration::from_millis(20), 10).expect("no error to act upon");
+        assert_eq!(consumer.health().stalled_for(), None);
+    }
+    assert!(records.is_empty());
+}

@@ -2,6 +2,7 @@
 //! for faults, and against a port that nobody listens on.
 
 mod faults;
+mod forgetful;
 mod live;
 mod rebalance;
 

@@ -19,10 +19,10 @@ use crate::interrupt::Interrupt;
 use crate::servers::Kind;
 
 const TICK: Duration = Duration::from_millis(20);
-/// Joining the group takes up to the session timeout of a dead member, fifty ticks a second.
 /// What the fault left behind shows in a load that goes on for so long after the script.
 const AFTER: Duration = Duration::from_secs(2);
-const CRASH_LIMIT: Duration = Duration::from_secs(30);
+/// Joining the group takes up to the session timeout of a dead member, and a start its time on a busy machine.
+const CRASH_LIMIT: Duration = Duration::from_secs(90);
 
 /// What a trial came to.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
@@ -126,8 +126,9 @@ impl Bench<'_> {
             loadgen: self.loadgen,
             urls: &urls,
             seed,
-            // Pairs and small groups by turns.
-            group_size: if random.between(0, 1) == 0 { 2 } else { 6 },
+            // Pairs and small groups by turns. Where every partition is needed to bring its service to a point, pairs
+            // only: ten groups leave one without in 6 of 100 trials.
+            group_size: if random.between(0, 1) == 0 || row.needs_faults() { 2 } else { 6 },
             without: self.load_without,
             folder: self.folder,
         };
