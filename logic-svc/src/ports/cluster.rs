@@ -61,6 +61,37 @@ pub trait DeadLetters: Send + Sync {
     fn replayed(&self, id: u64) -> Result<(), StoreError>;
 }
 
+/// Which messages are kept; the last one of a conversation always is: the next one's seq follows on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// Those made since then, in milliseconds since 1970; 0: of any age.
+    pub since_ms: u64,
+    /// So many of each conversation, the newest; 0: any number.
+    pub messages: u64,
+}
+
+/// What was deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// How many messages.
+    pub messages: u64,
+    /// Of which conversations.
+    pub conversations: Vec<ConversationNo>,
+    /// After which conversation to go on; `None`: all were looked at.
+    pub next: Option<ConversationNo>,
+}
+
+/// Old messages go.
+pub trait Retention: Send + Sync {
+    /// Looks at a bounded number of conversations with numbers above `after`, and deletes a bounded number of messages
+    /// that are not kept, the oldest of a conversation first, so that no holes come into being. May be done by several
+    /// at once.
+    ///
+    /// # Errors
+    /// The database is away; some may be deleted.
+    fn expire(&self, keeping: Keeping, after: ConversationNo) -> Result<Expired, StoreError>;
+}
+
 /// A conversation that is, or may soon be, delivered by the gateways' member index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Large {

@@ -25,7 +25,8 @@ use crate::domain::{ConversationNo, UserId};
 
 #[cfg(feature = "cluster")]
 pub use cluster::{
-    Crowd, Crowds, DeadLetters, Large, NewDeadLetter, PushOut, Reported, Reports, TaskOut,
+    Crowd, Crowds, DeadLetters, Expired, Keeping, Large, NewDeadLetter, PushOut, Reported, Reports,
+    Retention, TaskOut,
 };
 pub use presence::{Turned, UserState, Watches};
 pub use routes::{RouteCache, RouteRequest, Routes, Spoken};

@@ -267,7 +267,8 @@ fn tasks_loop(
         letters: Arc::clone(&parts.letters),
         stop: Arc::clone(stop),
     };
-    move || tasks::run(&options, &work)
+    let keeper = parts.keeper(settings.retention);
+    move || tasks::run(&options, &work, keeper)
 }
 
 /// Listens on both addresses. Without the role `rpc` REST shows health and nothing else is asked of it.

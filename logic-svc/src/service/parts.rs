@@ -20,13 +20,14 @@ use crate::ops::{self, Operations};
 use crate::pipeline::Pipeline;
 use crate::ports::{
     Backend, Clock, Crowds, DeadLetters, HistoryStore, IdSource, Notifier, PushOut, Reports,
-    Sessions, TaskOut,
+    Retention, Sessions, TaskOut,
 };
 use crate::snowflake::{self, SystemClock};
 use crate::store::mysql::{Directory, Log, Options as MysqlOptions, Store};
 use crate::store::redis::{
     Cached, Client, Options as RedisOptions, RouteSettings, SessionTable, Warm, WarmSettings,
 };
+use crate::tasks::{Keeper, Rule};
 
 /// How messages are worked in this form.
 pub(super) type ClusterPipeline =
@@ -47,6 +48,7 @@ pub(super) struct Parts {
     pub(super) sessions: Arc<SessionTable>,
     /// Whether etcd answered when last asked.
     pub(super) etcd_up: AtomicBool,
+    retention: Arc<dyn Retention>,
     store: Arc<Store>,
     redis: Client,
     ids: Arc<dyn IdSource>,
@@ -101,6 +103,7 @@ impl Parts {
         let notifier: Arc<dyn Notifier> =
             Arc::new(Orders::new(Arc::clone(&gateways), push, watch.clone()));
         let cached = Arc::new(Cached::new(Arc::clone(&store), redis.clone()));
+        let retention: Arc<dyn Retention> = cached.clone();
         let operations = Operations::new(
             cached as Arc<dyn Backend>,
             sessions,
@@ -124,10 +127,16 @@ impl Parts {
             operations,
             sessions: table,
             etcd_up: AtomicBool::new(true),
+            retention,
             store,
             redis,
             ids,
         })
+    }
+
+    /// Deletes old messages by this rule.
+    pub(super) fn keeper(&self, rule: Rule) -> Keeper {
+        Keeper::new(rule, Arc::clone(&self.retention), Arc::clone(&self.clock))
     }
 
     /// A pipeline with nothing at hand.

@@ -8,6 +8,7 @@ use cluster::{etcd, kafka};
 
 use crate::config::Config;
 use crate::domain::device::DevicePolicies;
+use crate::tasks::Rule;
 
 const fn whole(min: u64, max: u64) -> Kind {
     Kind::Integer { min, max }
@@ -78,6 +79,9 @@ const RULES: &[Key] = &[
     Key::new("redis_sends", Kind::Bool, "false", "Whether sends of the last minute are noted in msg_dedup:{window} in Redis, for programs that read them there; Corelane itself finds retries in its memory and by the database's unique key"),
     Key::new("inbox_messages", whole(0, 1_000_000), "0", "Notes of last messages kept for each member of small conversations in im:inbox:{user} in Redis, about, for programs that read them there; 0: none, Corelane itself reads none"),
     Key::new("inbox_window", time(60_000, 31_536_000_000), "7d", "How long such notes are kept"),
+    Key::new("retention", time(0, 315_360_000_000), "0s", "Messages older than this are deleted, for good, all but the last one of each conversation and what is younger than an hour; 0s: never"),
+    Key::new("retention_messages", whole(0, 1_000_000_000), "0", "Messages of a conversation beyond so many are deleted, for good, the oldest first, once they are an hour old; 0: never"),
+    Key::new("retention_every", time(1_000, 604_800_000), "1h", "How often all conversations are looked through for messages to delete"),
 ];
 
 /// All settings with their types.
@@ -111,6 +115,7 @@ pub struct Settings {
     pub(super) redis_sends: bool,
     pub(super) inbox_messages: u64,
     pub(super) inbox_window: Duration,
+    pub(super) retention: Rule,
     /// As they were read, for dynamic ones to be laid over.
     pub(super) values: Values,
 }
@@ -199,6 +204,11 @@ impl Settings {
             redis_sends: values.flag("redis_sends")?,
             inbox_messages: values.integer("inbox_messages")?,
             inbox_window: values.duration("inbox_window")?,
+            retention: Rule {
+                age: values.duration("retention")?,
+                messages: values.integer("retention_messages")?,
+                every: values.duration("retention_every")?,
+            },
             instance,
             values,
         })

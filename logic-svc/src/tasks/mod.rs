@@ -1,6 +1,7 @@
-//! Work that is on nobody's path: switching large groups, sweeping up behind gateways that are gone. Everything may be
-//! done twice.
+//! Work that is on nobody's path: switching large groups, sweeping up behind gateways that are gone, deleting old
+//! messages. Everything may be done twice.
 
+mod retention;
 mod spread;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,8 @@ use crate::egress::cluster::CrowdWatch;
 use crate::gateways::Gateways;
 use crate::ports::{Crowds, DeadLetters, NewDeadLetter, Reports, StoreError};
 use spread::Spread;
+
+pub(crate) use retention::{Keeper, Rule};
 
 /// How long a poll waits; bounds how late stopping is seen.
 const POLL: Duration = Duration::from_millis(200);
@@ -50,22 +53,25 @@ pub(crate) struct Parts {
 }
 
 /// Works until stopped. Blocks; for a thread of its own.
-pub(crate) fn run(options: &Options, parts: &Parts) {
+pub(crate) fn run(options: &Options, parts: &Parts, mut keeper: Keeper) {
     while !parts.stop.load(Ordering::Relaxed) {
         let topics = [options.topic.clone()];
         match Consumer::group(&options.kafka, &options.group, &topics, None, ()) {
-            Ok(consumer) => live(parts, consumer),
+            Ok(consumer) => live(parts, consumer, &mut keeper),
             Err(error) => tracing::warn!(%error, "tasks cannot be read"),
         }
         std::thread::sleep(AGAIN);
     }
 }
 
-fn live(parts: &Parts, mut consumer: Consumer) {
+fn live(parts: &Parts, mut consumer: Consumer, keeper: &mut Keeper) {
     let mut records = Vec::new();
     let mut later = VecDeque::new();
     while !parts.stop.load(Ordering::Relaxed) {
         due(parts, &mut later);
+        if consumer.partitions().iter().any(|(_, partition)| *partition == 0) {
+            keeper.step();
+        }
         match consumer.poll(&mut records, POLL, POLL_RECORDS) {
             Ok(Polled::Nothing) => continue,
             Ok(Polled::Records(_)) => {}

@@ -6,4 +6,5 @@ mod crashes;
 mod groups;
 mod messages;
 mod proxy;
+mod retention;
 mod world;

@@ -248,6 +248,16 @@ impl World {
         replies.into_iter().next().and_then(|reply| reply.reply).expect("an answer")
     }
 
+    /// Makes all messages older.
+    pub(crate) fn age_messages(&self, by: Duration) {
+        let url = format!("{}/{}", self.mysql, self.prefix);
+        let mut connection = mysql::Conn::new(mysql::Opts::from_url(&url).unwrap()).unwrap();
+        let ids = u64::try_from(by.as_millis()).unwrap() << 22;
+        connection
+            .query_drop(format!("UPDATE messages SET message_id = message_id - {ids}"))
+            .unwrap();
+    }
+
     /// The seqs and contents of a conversation.
     pub(crate) fn history(&self, at: usize, user: u64, id: &str) -> Vec<(u64, String)> {
         let pull = Pull { conversation_id: id.to_owned(), limit: 100, ..Pull::default() };

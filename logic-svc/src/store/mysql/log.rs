@@ -1,6 +1,7 @@
 //! The message log as the pipeline sees it: one transaction a tick, multi-row inserts prepared once.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use mysql::prelude::Queryable;
@@ -18,6 +19,9 @@ use crate::ports::{
 
 /// Most heads kept in memory: about 40 bytes each.
 const HEADS_MAX: usize = 1 << 20;
+/// Places that were taken longer ago are not written to: the rows whose primary keys tell that others went on meanwhile
+/// may have been deleted. Far below the hour that [retention](super::retention) leaves every message.
+const PLACES_HOLD: Duration = Duration::from_secs(300);
 /// Row counts of the inserts that are prepared: these, and every number below the last.
 const SIZES: [usize; 5] = [512, 256, 128, 64, 32];
 /// Most bytes of content in one statement; servers take 4 MiB packets at the least by default.
@@ -28,6 +32,9 @@ pub(crate) struct Log {
     store: Arc<Store>,
     writer: Writer,
     heads: Heads,
+    /// When places were taken last; what is in memory is of then at the latest.
+    placed: Instant,
+    places_hold: Duration,
 }
 
 /// A connection of its own, so that a tick never waits for one.
@@ -54,7 +61,19 @@ impl Log {
     #[must_use]
     pub(crate) fn new(store: Arc<Store>) -> Self {
         let writer = Writer { opts: store.opts.clone(), open: None };
-        Self { store, writer, heads: Heads::new(HEADS_MAX) }
+        let (heads, placed) = (Heads::new(HEADS_MAX), Instant::now());
+        Self { store, writer, heads, placed, places_hold: PLACES_HOLD }
+    }
+
+    /// The same, with places that hold for so long.
+    #[cfg(test)]
+    pub(crate) fn holding(self, places_hold: Duration) -> Self {
+        Self { places_hold, ..self }
+    }
+
+    /// Whether this process stood still, so that what it remembers is not to be relied on.
+    fn stood_still(&self) -> bool {
+        self.placed.elapsed() > self.places_hold
     }
 
     fn load_heads(&mut self, conversations: &[ConversationNo]) -> Work<()> {
@@ -99,6 +118,10 @@ impl Log {
 
 impl MessageLog for Log {
     fn place(&mut self, runs: &mut [Run]) -> Result<()> {
+        if self.stood_still() {
+            self.heads.clear();
+        }
+        self.placed = Instant::now();
         self.heads.age();
         let unknown: Vec<ConversationNo> = runs
             .iter()
@@ -115,6 +138,10 @@ impl MessageLog for Log {
     }
 
     fn append(&mut self, append: Append<'_>) -> Result<(), AppendError> {
+        if self.stood_still() {
+            self.forget_heads(append.runs);
+            return Err(AppendError::Fenced);
+        }
         self.check(&append)?;
         let rows = lay_out(&append);
         let mut done = self.writer.insert(&rows);

@@ -14,6 +14,7 @@ mod log;
 mod making;
 mod members;
 mod pool;
+mod retention;
 mod schema;
 mod sessions;
 mod sql;

@@ -21,8 +21,8 @@ use super::{hot, scripts, value};
 use crate::domain::{ConversationNo, UserId};
 use crate::ports::{
     Activity, Backend, ConversationInfo, ConversationRecord, ConversationStore, Created, Ensure,
-    HistoryStore, Keep, MemberInfo, NewGroup, NewUser, RefreshToken, Refreshed, StoreError,
-    StoredMessage, Tip, TokenStore, User, UserStore, View,
+    Expired, HistoryStore, Keep, Keeping, MemberInfo, NewGroup, NewUser, RefreshToken, Refreshed,
+    Retention, StoreError, StoredMessage, Tip, TokenStore, User, UserStore, View,
 };
 
 /// A list of newest messages goes when nobody read it for this long.
@@ -123,6 +123,16 @@ impl<B: Backend + ?Sized> Cached<B> {
         let _ = self.client.run(&batch);
     }
 
+    /// What is deleted is not to be read out of the cache either, from now on.
+    fn forget_messages(&self, conversations: &[ConversationNo]) {
+        let mut batch = self.client.batch();
+        for &no in conversations {
+            batch.command("DEL", 1).key("hot_messages:", no);
+        }
+        // Without an answer the lists go by themselves, once nobody has read them for some minutes.
+        let _ = self.client.run(&batch);
+    }
+
     fn mirror_reads(&self, marks: &[(ConversationNo, UserId, u64)], held: &[Option<u64>]) {
         if !self.client.is_up() {
             return;
@@ -156,6 +166,16 @@ fn cut(mut messages: Vec<StoredMessage>, keep: Keep, max_bytes: usize) -> Vec<St
         }
     }
     messages
+}
+
+impl<B: Backend + Retention + ?Sized> Retention for Cached<B> {
+    fn expire(&self, keeping: Keeping, after: ConversationNo) -> Result<Expired> {
+        let expired = self.inner.expire(keeping, after)?;
+        if !expired.conversations.is_empty() {
+            self.forget_messages(&expired.conversations);
+        }
+        Ok(expired)
+    }
 }
 
 impl<B: Backend + ?Sized> UserStore for Cached<B> {

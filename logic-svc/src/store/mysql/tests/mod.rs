@@ -7,6 +7,7 @@ mod measure;
 mod members;
 mod pipeline;
 mod proxy;
+mod retention;
 mod server;
 
 use std::sync::Arc;
