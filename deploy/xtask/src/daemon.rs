@@ -186,7 +186,7 @@ pub(crate) fn find_all(mark: &Mark) -> anyhow::Result<Vec<Daemon>> {
         let Some(pid) = Pid::from_raw(pid) else { continue };
         // The start is read on both sides of the environment: both belong to one process then.
         let Some(before) = stat(pid).filter(|stat| !stat.ended()) else { continue };
-        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        let environment = environment(pid, before);
         let after = stat(pid).map(|stat| stat.started);
         if mark.is_in(&environment) && after == Some(before.started) {
             found.push((before.parent, Daemon { pid, started: before.started }));
@@ -195,6 +195,25 @@ pub(crate) fn find_all(mark: &Mark) -> anyhow::Result<Vec<Daemon>> {
     let pids: Vec<i32> = found.iter().map(|(_, daemon)| daemon.pid()).collect();
     found.sort_by_key(|(parent, daemon)| (pids.contains(parent), daemon.started));
     Ok(found.into_iter().map(|(_, daemon)| daemon).collect())
+}
+
+/// The environment of a process as far as it fits here; empty where it is somebody else's. While a program replaces itself
+/// by another the kernel shows none for a moment, and to whoever is reading no more: hence one call for all of it.
+fn environment(pid: Pid, stat: Stat) -> Vec<u8> {
+    const LOOKS: u32 = 50;
+    let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
+    let mut text = vec![0; 256 * 1024];
+    for _ in 0..LOOKS {
+        match File::open(&path).and_then(|mut file| file.read(&mut text)) {
+            Ok(0) if !stat.is_kernel(pid) => thread::sleep(Duration::from_millis(1)),
+            Ok(length) => {
+                text.truncate(length);
+                return text;
+            }
+            Err(_) => break,
+        }
+    }
+    Vec::new()
 }
 
 /// The process that carries a mark (not one it has forked), if it runs.
@@ -347,6 +366,12 @@ struct Stat {
 }
 
 impl Stat {
+    /// Whether it is a thread of the kernel, which has no environment.
+    fn is_kernel(self, pid: Pid) -> bool {
+        const KTHREADD: i32 = 2;
+        self.parent == KTHREADD || pid.as_raw_nonzero().get() == KTHREADD
+    }
+
     /// Whether it only waits to be collected.
     fn ended(self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
@@ -401,6 +426,20 @@ mod tests {
         assert!(!mark.is_in(b"A=1\0CORELANE_DAEMON=/data:cache2\0"));
         assert!(!mark.is_in(b"XCORELANE_DAEMON=/data:cache\0"));
         assert!(!mark.is_in(b""));
+    }
+
+    #[test]
+    fn a_process_is_found_while_it_becomes_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = Mark::new(folder.path(), "one").unwrap();
+        let script = "n=${N:-0}; [ $n -lt 20000 ] && N=$((n + 1)) exec sh -c \"$SCRIPT\"";
+        let mut program = sleeper(folder.path(), script);
+        program.environment.push((String::from("SCRIPT"), script.into()));
+        let daemon = spawn(&program, &mark, Life::WithUs).unwrap();
+        for look in 0..300 {
+            assert_eq!(find(&mark).unwrap(), Some(daemon), "look {look}");
+        }
+        kill_all(&mark).unwrap();
     }
 
     #[test]
