@@ -179,15 +179,16 @@ impl Health {
     pub(crate) fn brokers(&self, statistics: &Statistics) {
         let brokers = statistics.brokers.values().filter(|broker| broker.source != "internal");
         let (mut connected, mut disconnects, mut errors) = (0_u32, 0_i64, 0_u64);
-        let real = |source: &str| source == "configured" || source == "learned";
-        let brokerless = !statistics.brokers.values().any(|broker| real(&broker.source));
-        self.brokerless.store(brokerless, Ordering::Relaxed);
+        let mut brokerless = true;
         for broker in brokers {
+            // A coordinator is a further name for one of the others.
+            brokerless &= broker.source == "logical";
             connected += u32::from(matches!(broker.state.as_str(), "UP" | "UPDATE"));
             disconnects += broker.disconnects.unwrap_or(0);
             errors += broker.txerrs + broker.rxerrs + broker.req_timeouts;
         }
         self.up.store(connected > 0, Ordering::Relaxed);
+        self.brokerless.store(brokerless, Ordering::Relaxed);
         let lost = disconnects - self.disconnects.swap(disconnects, Ordering::Relaxed);
         let client = || self.name.clone();
         gauge!("corelane_kafka_brokers_connected", "client" => client()).set(f64::from(connected));

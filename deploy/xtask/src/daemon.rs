@@ -26,6 +26,8 @@ use crate::interrupt::Interrupt;
 const VARIABLE: &str = "CORELANE_DAEMON";
 /// How often a starting process is looked at.
 const TICK: Duration = Duration::from_millis(25);
+/// More of an environment is not looked at.
+const ENVIRONMENT_BYTES: usize = 256 * 1024;
 /// Lines of its log that are shown when it fails.
 const TAIL_LINES: usize = 20;
 /// A log's end is read, not a log of gigabytes.
@@ -178,7 +180,7 @@ impl Daemon {
 /// # Errors
 /// When `/proc` cannot be read.
 pub(crate) fn find_all(mark: &Mark) -> anyhow::Result<Vec<Daemon>> {
-    let mut found = Vec::new();
+    let (mut found, mut text) = (Vec::new(), vec![0; ENVIRONMENT_BYTES]);
     for entry in fs::read_dir("/proc").context("cannot read /proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
@@ -186,9 +188,9 @@ pub(crate) fn find_all(mark: &Mark) -> anyhow::Result<Vec<Daemon>> {
         let Some(pid) = Pid::from_raw(pid) else { continue };
         // The start is read on both sides of the environment: both belong to one process then.
         let Some(before) = stat(pid).filter(|stat| !stat.ended()) else { continue };
-        let environment = environment(pid, before);
+        let environment = environment(pid, before, &mut text);
         let after = stat(pid).map(|stat| stat.started);
-        if mark.is_in(&environment) && after == Some(before.started) {
+        if mark.is_in(environment) && after == Some(before.started) {
             found.push((before.parent, Daemon { pid, started: before.started }));
         }
     }
@@ -199,21 +201,17 @@ pub(crate) fn find_all(mark: &Mark) -> anyhow::Result<Vec<Daemon>> {
 
 /// The environment of a process as far as it fits here; empty where it is somebody else's. While a program replaces itself
 /// by another the kernel shows none for a moment, and to whoever is reading no more: hence one call for all of it.
-fn environment(pid: Pid, stat: Stat) -> Vec<u8> {
+fn environment(pid: Pid, stat: Stat, text: &mut [u8]) -> &[u8] {
     const LOOKS: u32 = 50;
     let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
-    let mut text = vec![0; 256 * 1024];
     for _ in 0..LOOKS {
-        match File::open(&path).and_then(|mut file| file.read(&mut text)) {
+        match File::open(&path).and_then(|mut file| file.read(text)) {
             Ok(0) if !stat.is_kernel(pid) => thread::sleep(Duration::from_millis(1)),
-            Ok(length) => {
-                text.truncate(length);
-                return text;
-            }
+            Ok(length) => return &text[..length],
             Err(_) => break,
         }
     }
-    Vec::new()
+    &[]
 }
 
 /// The process that carries a mark (not one it has forked), if it runs.

@@ -51,12 +51,11 @@ impl Keeper {
         let until = Instant::now() + SLICE;
         if let Err(error) = self.go_on(until) {
             tracing::warn!(%error, "old messages are deleted in the next round");
-            self.round = None;
         }
     }
 
     fn go_on(&mut self, until: Instant) -> Result<(), StoreError> {
-        let (keeping, mut after) = match self.round {
+        let (keeping, mut after) = match self.round.take() {
             Some(round) => round,
             None => {
                 self.next = Instant::now() + self.rule.every;
@@ -65,7 +64,6 @@ impl Keeper {
             }
         };
         loop {
-            self.round = Some((keeping, after));
             let expired = self.store.expire(keeping, after)?;
             self.deleted += expired.messages;
             metrics::counter!("corelane_logic_messages_expired_total").increment(expired.messages);
@@ -74,7 +72,6 @@ impl Keeper {
                     messages = self.deleted,
                     "all conversations were looked through for old messages"
                 );
-                self.round = None;
                 return Ok(());
             };
             after = next;

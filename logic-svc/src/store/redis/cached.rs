@@ -96,9 +96,7 @@ impl<B: Backend + ?Sized> Cached<B> {
         let all = decoded.unwrap_or_default();
         if !all.is_sorted_by(|a, b| a.seq + 1 == b.seq) || all.is_empty() {
             // A tick did not reach Redis. The next reader makes the list anew.
-            let mut batch = self.client.batch();
-            batch.command("DEL", 1).key("hot_messages:", no);
-            self.client.run(&batch)?;
+            self.forget_messages(&[no])?;
             return Ok((None, 0));
         }
         let holds = all.first().is_some_and(|first| first.seq <= low)
@@ -123,14 +121,13 @@ impl<B: Backend + ?Sized> Cached<B> {
         let _ = self.client.run(&batch);
     }
 
-    /// What is deleted is not to be read out of the cache either, from now on.
-    fn forget_messages(&self, conversations: &[ConversationNo]) {
+    /// Ends the lists of conversations; the next reader makes them anew.
+    fn forget_messages(&self, conversations: &[ConversationNo]) -> Result<()> {
         let mut batch = self.client.batch();
         for &no in conversations {
             batch.command("DEL", 1).key("hot_messages:", no);
         }
-        // Without an answer the lists go by themselves, once nobody has read them for some minutes.
-        let _ = self.client.run(&batch);
+        self.client.run(&batch).map(drop)
     }
 
     fn mirror_reads(&self, marks: &[(ConversationNo, UserId, u64)], held: &[Option<u64>]) {
@@ -172,7 +169,8 @@ impl<B: Backend + Retention + ?Sized> Retention for Cached<B> {
     fn expire(&self, keeping: Keeping, after: ConversationNo) -> Result<Expired> {
         let expired = self.inner.expire(keeping, after)?;
         if !expired.conversations.is_empty() {
-            self.forget_messages(&expired.conversations);
+            // Without an answer the lists go by themselves, once nobody has read them for some minutes.
+            let _ = self.forget_messages(&expired.conversations);
         }
         Ok(expired)
     }
