@@ -179,8 +179,10 @@ test("offline: messages wait, and nothing is missing afterwards", async () => {
   await alice.open(direct);
   await bob.open(direct);
   alice.expectTrouble = true;
+  const places = await alice.places("new-chat", "details", "composer");
   await alice.context.setOffline(true);
   await alice.id("connection-banner").waitFor();
+  assert.deepEqual(await alice.places("new-chat", "details", "composer"), places, "nothing moves under the pointer");
   await alice.send("written offline 1");
   await alice.send("written offline 2");
   await alice.sees("written offline 1", "sending");
@@ -331,6 +333,24 @@ test("dark mode", async () => {
   await alice.page.emulateMedia({ colorScheme: "light" });
 });
 
+/** What tells of a lost connection takes no room and no touch from what stands there. */
+async function offlineOnPhone(narrow) {
+  const places = await bob.places("new-chat", "conversation-list");
+  bob.expectTrouble = true;
+  await bob.context.setOffline(true);
+  await bob.id("connection-banner").waitFor();
+  assert.deepEqual(await bob.places("new-chat", "conversation-list"), places, "nothing moves under the finger");
+  await narrow();
+  await bob.picture("14-offline-list-phone-light");
+  await bob.open(group);
+  await narrow();
+  await bob.picture("15-offline-thread-phone-light");
+  await bob.id("back").click();
+  await bob.context.setOffline(false);
+  await bob.online();
+  bob.expectTrouble = false;
+}
+
 test("a phone shows one pane at a time", async () => {
   const { page } = bob;
   const narrow = async () => {
@@ -347,6 +367,7 @@ test("a phone shows one pane at a time", async () => {
   assert.equal(await bob.id("thread").count(), 0);
   await narrow();
   await bob.picture("10-list-phone-light");
+  await offlineOnPhone(narrow);
   await page.emulateMedia({ colorScheme: "dark" });
   await bob.picture("11-list-phone-dark");
   await bob.open(group);

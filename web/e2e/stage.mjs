@@ -140,6 +140,11 @@ export class Person {
     return this.openId();
   }
 
+  /** Where the named things stand on the screen. */
+  async places(...testIds) {
+    return Promise.all(testIds.map((testId) => this.id(testId).boundingBox()));
+  }
+
   async openId() {
     await this.id("new-chat-dialog").waitFor({ state: "detached" });
     return this.id("thread").getAttribute("data-conversation-id");

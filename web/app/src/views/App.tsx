@@ -32,8 +32,8 @@ const Panes: Component<{ chat: Chat }> = (props) => {
   const [creating, setCreating] = createSignal(false);
   return (
     <div class="shell" classList={{ "has-thread": props.chat.activeId() !== null }}>
-      <Banner chat={props.chat} />
       <div class="panes">
+        <Banner chat={props.chat} />
         <ConversationList chat={props.chat} onNew={() => setCreating(true)} />
         <main class="pane thread-pane">
           <Show when={props.chat.activeId()} keyed fallback={<Empty onNew={() => setCreating(true)} />}>
