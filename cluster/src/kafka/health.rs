@@ -236,7 +236,8 @@ impl Health {
             .set(behind as f64);
         }
         self.lag.store(if known { lag } else { UNKNOWN }, Ordering::Relaxed);
-        if unread <= 0 {
+        // Without a broker nothing can come; once it is back it has the whole time again.
+        if unread <= 0 || !self.is_up() {
             self.moved_ms.store(self.now_ms(), Ordering::Relaxed);
         }
         self.unread.store(unread, Ordering::Relaxed);

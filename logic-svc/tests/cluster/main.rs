@@ -1,6 +1,7 @@
 //! The service as a gateway sees it: the real binary on real Kafka, MariaDB, Redis and etcd.
 
 mod admin;
+mod again;
 #[cfg(feature = "fault-injection")]
 mod crashes;
 mod groups;

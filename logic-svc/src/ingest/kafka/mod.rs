@@ -4,10 +4,11 @@
 //! is done too. Whatever ends this process in between makes its successor read the records again: what is stored by
 //! then is found, answered and delivered once more.
 
+mod places;
 mod work;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cluster::kafka::{
@@ -21,6 +22,7 @@ use crate::domain::delivery::GatewayNo;
 use crate::egress::cluster::{Ledger, Outbox};
 use crate::gateways::Gateways;
 use crate::ports::{Clock, DeadLetters, NewDeadLetter, StoreError};
+use places::Places;
 use work::{Arrived, Handle, Poisoned, work};
 
 /// How long a poll waits for the first record; bounds how late stopping is seen.
@@ -43,8 +45,8 @@ const REVOKE_LIMIT: Duration = Duration::from_secs(4);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// A consumer that gets nothing of what waits for it for so long is made anew.
 const STALLED: Duration = Duration::from_secs(15);
-/// Wait before a consumer is made anew.
-const ANEW_WAIT: Duration = Duration::from_millis(500);
+/// Wait before records are read again, by this consumer or another.
+const AGAIN_WAIT: Duration = Duration::from_millis(500);
 /// How long a dead letter is tried to be kept before the partition is read again instead.
 const KEEP_LIMIT: Duration = Duration::from_secs(20);
 
@@ -86,9 +88,10 @@ pub(crate) fn run<H>(options: &Options, parts: &Parts, handle: &mut H)
 where
     H: Handle<Out = Vec<(GatewayNo, PushRecord)>>,
 {
-    for tag in (0..=u16::MAX).cycle() {
+    let mut tag = 0;
+    loop {
         handle.forget();
-        match live(options, parts, handle, tag) {
+        match live(options, parts, handle, &mut tag) {
             End::Stopped => return,
             End::Anew(why) => {
                 metrics::counter!("corelane_logic_consumers_made_anew_total").increment(1);
@@ -101,15 +104,42 @@ where
         if parts.stop.load(Ordering::Relaxed) {
             return;
         }
-        std::thread::sleep(ANEW_WAIT);
+        std::thread::sleep(AGAIN_WAIT);
     }
 }
 
-/// What the consumer's callbacks share with the loop; both are on one thread.
-struct Moves {
+/// How far the ticks have come. Shared with the callbacks of the consumer, which are on the same thread.
+#[derive(Debug)]
+struct Progress {
     ledger: Arc<Ledger>,
+    places: Places,
+}
+
+impl Progress {
+    /// Offsets that may be committed now.
+    fn take_committable(&mut self) -> Vec<NextOffset> {
+        let offsets = self.ledger.acks.take_committable();
+        self.places.done(&offsets);
+        offsets
+    }
+
+    fn forget(&mut self, partitions: &[(String, u32)]) {
+        self.ledger.acks.forget(partitions);
+        self.places.gone(partitions);
+    }
+}
+
+/// What a rebalance does to the loop.
+struct Moves {
+    progress: Arc<Mutex<Progress>>,
     /// Partitions came or went: what is at hand may be old.
     moved: Arc<AtomicBool>,
+}
+
+impl Moves {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Rebalance for Moves {
@@ -120,20 +150,22 @@ impl Rebalance for Moves {
 
     fn revoked(&mut self, _: &[(String, u32)]) {
         // Every tick is worked and sent by now: only acknowledgements may be missing. Those of lost records never come.
-        if !self.ledger.failed() && !self.ledger.acks.wait(REVOKE_LIMIT) {
+        let ledger = Arc::clone(&self.progress().ledger);
+        if !ledger.failed() && !ledger.acks.wait(REVOKE_LIMIT) {
             tracing::warn!("partitions are given up before all acknowledgements are in");
         }
         self.moved.store(true, Ordering::Relaxed);
     }
 
     fn last_offsets(&mut self, partitions: &[(String, u32)]) -> Vec<NextOffset> {
-        let offsets = self.ledger.acks.take_committable();
-        self.ledger.acks.forget(partitions);
+        let mut progress = self.progress();
+        let offsets = progress.take_committable();
+        progress.forget(partitions);
         offsets
     }
 
     fn lost(&mut self, partitions: &[(String, u32)]) {
-        self.ledger.acks.forget(partitions);
+        self.progress().forget(partitions);
         self.moved.store(true, Ordering::Relaxed);
     }
 }
@@ -143,7 +175,11 @@ struct Life<'a, H> {
     options: &'a Options,
     parts: &'a Parts,
     handle: &'a mut H,
+    /// Counts ledgers: what is told of an old one is known by its number.
+    tag: &'a mut u16,
+    /// The one of [`Progress`].
     ledger: Arc<Ledger>,
+    progress: Arc<Mutex<Progress>>,
     moved: Arc<AtomicBool>,
     consumer: Consumer,
     /// When offsets were committed last.
@@ -152,13 +188,14 @@ struct Life<'a, H> {
     crowded: Option<Instant>,
 }
 
-fn live<H>(options: &Options, parts: &Parts, handle: &mut H, tag: u16) -> End
+fn live<H>(options: &Options, parts: &Parts, handle: &mut H, tag: &mut u16) -> End
 where
     H: Handle<Out = Vec<(GatewayNo, PushRecord)>>,
 {
-    let ledger = Arc::new(Ledger::new(tag));
-    let moved = Arc::new(AtomicBool::new(false));
-    let moves = Moves { ledger: Arc::clone(&ledger), moved: Arc::clone(&moved) };
+    let ledger = next_ledger(tag);
+    let progress = Progress { ledger: Arc::clone(&ledger), places: Places::default() };
+    let (progress, moved) = (Arc::new(Mutex::new(progress)), Arc::new(AtomicBool::new(false)));
+    let moves = Moves { progress: Arc::clone(&progress), moved: Arc::clone(&moved) };
     let topics = [parts.outbox.topics().upstream.clone()];
     let instance = options.static_instance.as_deref();
     let consumer = Consumer::group(&options.kafka, &options.group, &topics, instance, moves);
@@ -168,7 +205,8 @@ where
     };
     parts.outbox.begin(&ledger);
     let (committed, crowded) = (Instant::now(), None);
-    let mut life = Life { options, parts, handle, ledger, moved, consumer, committed, crowded };
+    let mut life =
+        Life { options, parts, handle, tag, ledger, progress, moved, consumer, committed, crowded };
     let end = life.run();
     if matches!(end, End::Stopped) {
         life.finish();
@@ -176,11 +214,21 @@ where
     end
 }
 
+fn next_ledger(tag: &mut u16) -> Arc<Ledger> {
+    *tag = tag.wrapping_add(1);
+    Arc::new(Ledger::new(*tag))
+}
+
 impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
     fn run(&mut self) -> End {
         let mut records = Vec::new();
         while !self.parts.stop.load(Ordering::Relaxed) {
-            if let Some(why) = self.broken() {
+            if let Some(why) = self.stalled() {
+                return End::Anew(why);
+            }
+            if self.ledger.failed()
+                && let Err(why) = self.again("a record of a tick did not reach Kafka")
+            {
                 return End::Anew(why);
             }
             let many = self.ledger.acks.outstanding() >= OUTSTANDING_MAX;
@@ -205,7 +253,8 @@ impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
             if self.moved.swap(false, Ordering::Relaxed) {
                 self.handle.forget();
             }
-            if let Err(why) = self.work_all(std::mem::take(&mut records)) {
+            let worked = self.work_all(std::mem::take(&mut records));
+            if let Err(why) = worked.or_else(|why| self.again(&why)) {
                 return End::Anew(why);
             }
         }
@@ -220,16 +269,43 @@ impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
         }
     }
 
-    fn broken(&self) -> Option<String> {
-        if self.ledger.failed() {
-            return Some("a record of a tick did not reach Kafka".to_owned());
-        }
+    /// What is not done is read again, by the same consumer: the partitions stay, and nobody waits for a member of the
+    /// group that Kafka does not know to be gone.
+    fn again(&mut self, why: &str) -> Result<(), String> {
+        metrics::counter!("corelane_logic_read_again_total").increment(1);
+        tracing::warn!(why, "uncommitted records are read again");
+        self.handle.forget();
+        self.ledger = next_ledger(self.tag);
+        let places = {
+            let mut progress = self.progress();
+            // What was done in time is not done again.
+            progress.take_committable();
+            progress.ledger = Arc::clone(&self.ledger);
+            progress.places.all()
+        };
+        self.parts.outbox.begin(&self.ledger);
+        std::thread::sleep(AGAIN_WAIT);
+        self.consumer.seek(&places).map_err(|error| format!("{why}; and then {error}"))
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stalled(&self) -> Option<String> {
         let stalled = self.consumer.health().stalled_for().filter(|since| *since > STALLED)?;
         Some(format!("nothing came for {} s while records wait", stalled.as_secs()))
     }
 
+    /// Before any of them is worked: if a tick fails, those behind it have to be read again too.
+    fn came(&self, records: &[Record]) {
+        let mut progress = self.progress();
+        records.iter().for_each(|record| progress.places.came(record));
+    }
+
     /// Everything polled, in ticks of a bounded size.
     fn work_all(&mut self, records: Vec<Record>) -> Result<(), String> {
+        self.came(&records);
         let mut waiting = records.into_iter().map(Arrived::new).peekable();
         while waiting.peek().is_some() {
             let (mut tick, mut messages) = (Vec::new(), 0);
@@ -313,7 +389,7 @@ impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
     }
 
     fn commit(&mut self, mode: CommitMode) {
-        let offsets = self.ledger.acks.take_committable();
+        let offsets = self.progress().take_committable();
         if offsets.is_empty() {
             return;
         }
