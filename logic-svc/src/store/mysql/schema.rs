@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
-use mysql::{Conn, Opts, OptsBuilder};
+use mysql::{Conn, DriverError, Opts, OptsBuilder};
 
 use super::error::Fault;
 use super::pool::connect;
@@ -135,6 +135,10 @@ pub(super) fn open_database(opts: &Opts, database: &str) -> Result<Conn> {
     let at = format!("{}:{}", opts.get_ip_or_hostname(), opts.get_tcp_port());
     let explain = |fault: Fault| {
         let what = |text| format!("cannot open database {database} at {at}: {text}");
+        if let Fault::Sql(mysql::Error::DriverError(DriverError::UnknownAuthPlugin(asked))) = &fault
+        {
+            return StoreError::Internal(what(denied(opts.get_user().unwrap_or(""), asked)));
+        }
         match fault.into_store_error() {
             StoreError::Unavailable(text) => StoreError::Unavailable(what(text)),
             StoreError::Corrupt(text) => StoreError::Corrupt(what(text)),
@@ -147,6 +151,14 @@ pub(super) fn open_database(opts: &Opts, database: &str) -> Result<Conn> {
         }
         done => done.map_err(explain),
     }
+}
+
+/// MySQL does not say that a user is unknown: it asks such a one to log in by a way that is picked at random.
+fn denied(user: &str, asked: &str) -> String {
+    format!(
+        "access denied for '{user}': the server asks for a login by {asked}, which is not spoken here; MySQL asks so \
+         of users that it does not know"
+    )
 }
 
 fn make_database(opts: &Opts, database: &str) -> Work<()> {
