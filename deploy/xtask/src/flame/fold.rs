@@ -13,13 +13,20 @@ const UPPER_HALF: u64 = 1 << 63;
 #[derive(Debug, Default)]
 pub(super) struct Fold {
     counts: BTreeMap<String, u64>,
+    /// Processes by id, whose threads stand under their name.
+    processes: BTreeMap<u32, String>,
     /// The sample being read: its thread, its functions from the innermost out.
     thread: String,
     functions: Vec<String>,
 }
 
 impl Fold {
-    /// Takes one line of `perf script --fields comm,tid,ip,sym`. An empty one ends a sample.
+    /// Of several processes, each with its name.
+    pub(super) fn of(processes: BTreeMap<u32, String>) -> Self {
+        Self { processes, ..Self::default() }
+    }
+
+    /// Takes one line of `perf script --fields comm,pid,tid,ip,sym`. An empty one ends a sample.
     pub(super) fn read(&mut self, line: &str) {
         if line.trim().is_empty() {
             self.finish();
@@ -28,8 +35,12 @@ impl Fold {
         } else {
             // A sample without functions ends at the next one's head.
             self.finish();
-            let name = line.trim_end().rsplit_once(' ').map_or(line, |(name, _)| name);
-            self.thread = plain(name.trim());
+            let (name, ids) = line.trim_end().rsplit_once(' ').unwrap_or((line, ""));
+            let process =
+                ids.split('/').next().and_then(|id| self.processes.get(&id.parse().ok()?));
+            let name = plain(name.trim());
+            self.thread =
+                process.map_or(name.clone(), |process| format!("{};{name}", plain(process)));
         }
     }
 
@@ -116,7 +127,7 @@ mod tests {
 
     #[test]
     fn equal_stacks_are_one_line_from_the_outermost_in() {
-        let sample = "shard-0 16643 \n\
+        let sample = "shard-0 16640/16643 \n\
             \tffffffff8200bfb4 tcp_poll\n\
             \t           ccb04 gateway::shard::turn::Shard::turn::h0123456789abcdef\n\
             \t           ccb05 <core::iter::Map<I,F> as core::iter::Iterator>::next\n\
@@ -128,8 +139,17 @@ mod tests {
     }
 
     #[test]
+    fn threads_of_a_named_process_stand_under_its_name() {
+        let mut fold = Fold::of(BTreeMap::from([(7, "kafka".to_owned())]));
+        let text = "data-plane 7/9 \n\t 1 a\n\nshard-0 8/9 \n\t 1 a\n";
+        text.lines().for_each(|line| fold.read(line));
+        fold.read("");
+        assert_eq!(fold.text(), "kafka;data-plane;a 1\nshard-0;a 1\n");
+    }
+
+    #[test]
     fn threads_stand_apart_and_unknown_functions_inside_stay() {
-        let text = "tokio runtime w 7 \n\t 1 a\n\t 2 [unknown]\n\t 3 b\n\nshard-0 8 \n\t 1 a\n";
+        let text = "tokio runtime w 5/7 \n\t 1 a\n\t 2 [unknown]\n\t 3 b\n\nshard-0 5/8 \n\t 1 a\n";
         assert_eq!(fold(text), "shard-0;a 1\ntokio runtime w;b;[unknown];a 1\n");
     }
 

@@ -72,12 +72,12 @@ impl Access {
     }
 }
 
-/// Records the process for some time.
+/// Records processes for some time.
 ///
 /// # Errors
 /// When perf fails; with what it said.
 pub(super) fn record(
-    pid: u32,
+    pids: &[u32],
     access: Access,
     time: Duration,
     data: &Path,
@@ -85,14 +85,15 @@ pub(super) fn record(
 ) -> anyhow::Result<()> {
     // The CPU's own counters are not there on most virtual machines; the clock is everywhere.
     let event = if access == Access::Kernel { "cpu-clock" } else { "cpu-clock:u" };
+    let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
     let mut command = Command::new("perf");
     command.args(["record", "--event", event, "--freq", RATE, "--call-graph", "fp"]);
-    command.args(["--pid", &pid.to_string(), "--output"]).arg(data);
+    command.args(["--pid", &pids.join(","), "--output"]).arg(data);
     command.args(["--", "sleep", &time.as_secs().to_string()]);
     run(&mut command, time + EXTRA, interrupt, |_| {})
 }
 
-/// Reads a recording back: for each sample a line with thread and number, then a line for each
+/// Reads a recording back: for each sample a line with thread and numbers, then a line for each
 /// function from the innermost out, then an empty one.
 ///
 /// # Errors
@@ -103,7 +104,7 @@ pub(super) fn script(
     on_line: impl FnMut(&str),
 ) -> anyhow::Result<()> {
     let mut command = Command::new("perf");
-    command.args(["script", "--no-inline", "--fields", "comm,tid,ip,sym", "--input"]).arg(data);
+    command.args(["script", "--no-inline", "--fields", "comm,pid,tid,ip,sym", "--input"]).arg(data);
     run(&mut command, EXTRA * 5, interrupt, on_line)
 }
 

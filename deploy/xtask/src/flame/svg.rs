@@ -33,7 +33,8 @@ const OWNERS: [(Owner, &str, &str, &str); 4] = [
 ];
 
 /// Crates of this repository, as they are written in paths, and its allocator's crate not.
-const OUR_CRATES: [&str; 6] = ["codec", "proto", "gateway", "logic_svc", "standalone", "corelane"];
+const OUR_CRATES: [&str; 7] =
+    ["cluster", "codec", "proto", "gateway", "logic_svc", "standalone", "corelane"];
 
 /// A function where it was called, and what it called.
 #[derive(Debug, Default)]
