@@ -15,6 +15,7 @@ use rdkafka::{ClientContext, Offset, Statistics};
 use super::acks::{NextOffset, Token};
 use super::error::DeliveryError;
 use super::health::{Health, Partitions};
+use super::in_flight::InFlight;
 use super::native::commit_within;
 
 /// How long a commit may wait for its answer.
@@ -215,7 +216,7 @@ pub(crate) type OnDelivery = Box<dyn Fn(Token, Result<(), DeliveryError>) + Send
 /// The callbacks of a producer.
 pub(crate) struct ProducerSide {
     pub(crate) health: Arc<Health>,
-    pub(crate) in_flight: Arc<super::producer::InFlight>,
+    pub(crate) in_flight: Arc<InFlight>,
     pub(crate) on_delivery: OnDelivery,
 }
 

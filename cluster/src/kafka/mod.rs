@@ -14,6 +14,7 @@ mod consumer;
 mod context;
 mod error;
 mod health;
+mod in_flight;
 mod native;
 mod partition;
 mod producer;

@@ -1,9 +1,9 @@
 //! Sends records; every one that is taken is accounted for exactly once.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -12,6 +12,7 @@ use super::acks::Token;
 use super::context::ProducerSide;
 use super::error::{DeliveryError, SendError, SetupError};
 use super::health::Health;
+use super::in_flight::InFlight;
 use super::native::add_brokers;
 use super::settings::Settings;
 use super::trace::{Headers, TRACEPARENT};
@@ -31,42 +32,6 @@ pub struct Producer {
     in_flight: Arc<InFlight>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// Records taken whose delivery has not been told yet.
-#[derive(Debug, Default)]
-pub(crate) struct InFlight {
-    records: AtomicUsize,
-    /// Held for a moment by whoever makes it zero, so that a waiting flush cannot miss it.
-    gate: Mutex<()>,
-    empty: Condvar,
-}
-
-impl InFlight {
-    fn add(&self) {
-        self.records.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(crate) fn remove(&self) {
-        if self.records.fetch_sub(1, Ordering::AcqRel) == 1 {
-            drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
-            self.empty.notify_all();
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.records.load(Ordering::Acquire)
-    }
-
-    fn wait(&self, limit: Duration) -> bool {
-        let until = Instant::now() + limit;
-        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.count() > 0 {
-            let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
-            gate = self.empty.wait_timeout(gate, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
-    }
 }
 
 impl Producer {
