@@ -50,6 +50,8 @@ pub struct GatewayConfig {
     pub admission: Admission,
     /// permessage-deflate (RFC 7692); `None` declines it.
     pub deflate: Option<codec::ws::deflate::Config>,
+    /// What paces connections (tcp(7), `TCP_CONGESTION`); `None`: what the system has as its default.
+    pub congestion_control: Option<String>,
 }
 
 impl GatewayConfig {
@@ -64,6 +66,7 @@ impl GatewayConfig {
             limits: Limits::default(),
             admission: Admission::default(),
             deflate: None,
+            congestion_control: None,
         }
     }
 }

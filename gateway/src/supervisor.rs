@@ -43,7 +43,7 @@ impl Gateway {
         report(&budget, config);
         let capacity =
             Arc::new(Capacity::new(budget.connections, admission.max_per_address, budget.http));
-        let listeners = listener::open(config.listen, count)?;
+        let listeners = listener::open(config.listen, count, config.congestion_control.as_deref())?;
         let addr = listeners[0].local_addr()?;
         let (http_sender, http) = mpsc::channel(budget.http);
         let mut gateway = Self {

@@ -138,6 +138,7 @@ fn gateway_config(settings: &Settings) -> GatewayConfig {
         io: settings.io,
         limits: settings.limits.clone(),
         admission: settings.admission.clone(),
+        congestion_control: settings.congestion_control.clone(),
         deflate: settings.deflate.then_some(settings.compression),
         ..GatewayConfig::new(settings.listen, Mode::Serve(access))
     }

@@ -31,6 +31,8 @@ pub(crate) struct Settings {
     #[cfg(feature = "fault-injection")]
     pub(crate) fault: Option<logic_svc::config::Fault>,
     pub(crate) limits: Limits,
+    /// `None`: the system's.
+    pub(crate) congestion_control: Option<String>,
     pub(crate) deflate: bool,
     /// What is agreed to under `deflate`.
     pub(crate) compression: Config,
@@ -57,6 +59,7 @@ impl Default for Settings {
             #[cfg(feature = "fault-injection")]
             fault: None,
             limits: Limits::default(),
+            congestion_control: None,
             deflate: false,
             compression: Config::DEFAULT,
         }
@@ -136,6 +139,8 @@ const SETTINGS: &[Setting] = &[
     number!("max_fragments", "Fragments a WebSocket message may come in [1024]", "a number from 1 to 1000000", 1..=1_000_000, limits.max_fragments),
     number!("max_head_bytes", "Largest HTTP head of a handshake [8192]", "a number from 1024 to 65536", 1024..=65_536, limits.max_head_bytes),
     number!("outbound_bytes", "Bytes that may wait for a connection that reads slowly [262144]", "a number from 4096 to 1073741824", 4096..=1_073_741_824, limits.outbound_bytes),
+    setting!("congestion_control", "What paces connections, such as reno, cubic or bbr; empty: the system's [empty]", "the name of an algorithm that the kernel has", false,
+        |s, text| { s.congestion_control = Some(text.to_owned()).filter(|name| !name.is_empty()); Some(()) }),
     setting!("deflate", "Agree to compressed WebSocket messages, permessage-deflate [false]", "true or false", true,
         |s, text| { s.deflate = text.parse().ok()?; Some(()) }),
     setting!("deflate_window_bits", "Largest window of compressed messages in bits, both directions [15]", "a number from 9 to 15", false, |s, text| {

@@ -14,11 +14,17 @@ const BACKLOG: i32 = 4096;
 const UNSENT_MAX_BYTES: u32 = 64 * 1024;
 
 /// Opens `count` listeners on `addr`, one per shard; the kernel spreads connections over them
-/// (SO_REUSEPORT). Port 0 picks one free port for all.
+/// (SO_REUSEPORT). Port 0 picks one free port for all. With `congestion_control` connections are paced by that
+/// algorithm (`tcp_allowed_congestion_control`), else by the system's.
 ///
 /// # Errors
-/// The address is in use by anyone (also by another process that shares ports), or cannot be bound.
-pub fn open(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+/// The address is in use by anyone (also by another process that shares ports), or cannot be bound; the kernel does
+/// not have the algorithm, or not for everybody.
+pub fn open(
+    addr: SocketAddr,
+    count: usize,
+    congestion_control: Option<&str>,
+) -> io::Result<Vec<TcpListener>> {
     // SO_REUSEPORT would let a second server steal half of our connections without a word:
     // a socket that does not share finds out first. It listens for a moment, as binding alone
     // does not collide with a listener under SO_REUSEADDR.
@@ -26,17 +32,31 @@ pub fn open(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     exclusive.listen(1)?;
     let addr = local_addr(&exclusive)?;
     drop(exclusive);
-    (0..count).map(|_| listen(addr)).collect()
+    (0..count).map(|_| listen(addr, congestion_control)).collect()
 }
 
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+fn listen(addr: SocketAddr, congestion_control: Option<&str>) -> io::Result<TcpListener> {
     let socket = bind(addr, true)?;
     // Inherited by every accepted socket: no system call per connection.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(UNSENT_MAX_BYTES)?;
+    if let Some(name) = congestion_control {
+        let explain = |error| no_algorithm(name, &error);
+        socket.set_tcp_congestion(name.as_bytes()).map_err(explain)?;
+    }
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Says what may be named; the kernel's own words would be "no such file or directory".
+fn no_algorithm(name: &str, error: &io::Error) -> io::Error {
+    let path = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
+    let allowed = std::fs::read_to_string(path).unwrap_or_default();
+    io::Error::other(format!(
+        "the congestion control {name:?} cannot be used ({error}); {path} has: {}",
+        allowed.trim()
+    ))
 }
 
 fn bind(addr: SocketAddr, share_port: bool) -> io::Result<Socket> {
@@ -64,7 +84,7 @@ mod tests {
     #[test]
     fn accepted_sockets_inherit_the_options() {
         use super::super::sockets::{Accepted, accept};
-        let listener = open("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
+        let listener = open("127.0.0.1:0".parse().unwrap(), 1, None).unwrap().remove(0);
         let _peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let Accepted::Connection(socket, _) = accept(&listener) else { panic!("not accepted") };
         let socket = Socket::from(socket);
@@ -72,11 +92,25 @@ mod tests {
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_MAX_BYTES);
     }
 
+    #[test]
+    fn connections_are_paced_by_the_algorithm_asked_for() {
+        use super::super::sockets::{Accepted, accept};
+        let open = |name| open("127.0.0.1:0".parse().unwrap(), 1, Some(name));
+        // Every kernel has it, and lets everybody use it.
+        let listener = open("reno").unwrap().remove(0);
+        let _peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let Accepted::Connection(socket, _) = accept(&listener) else { panic!("not accepted") };
+        let name = Socket::from(socket).tcp_congestion().unwrap();
+        assert!(name.starts_with(b"reno"), "{name:?}");
+        let error = open("carrier-pigeon").unwrap_err().to_string();
+        assert!(error.contains("carrier-pigeon") && error.contains("reno"), "{error}");
+    }
+
     /// 10,000 clients that do not read must not take the machine's memory for sockets.
     #[test]
     fn the_kernel_keeps_little_for_a_reader_that_does_not_read() {
         use super::super::sockets::{Accepted, accept, send};
-        let listener = open("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
+        let listener = open("127.0.0.1:0".parse().unwrap(), 1, None).unwrap().remove(0);
         let peer = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         peer.set_recv_buffer_size(8 * 1024).unwrap();
         peer.connect(&listener.local_addr().unwrap().into()).unwrap();
@@ -93,9 +127,9 @@ mod tests {
 
     #[test]
     fn shards_share_one_port_but_a_second_server_does_not() {
-        let listeners = open("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        let listeners = open("127.0.0.1:0".parse().unwrap(), 2, None).unwrap();
         let addr = listeners[0].local_addr().unwrap();
         assert_eq!(addr, listeners[1].local_addr().unwrap());
-        assert_eq!(open(addr, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(open(addr, 1, None).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 }

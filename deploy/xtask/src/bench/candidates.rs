@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use super::instrument::{Instrument, Subject, gateway_echo};
+use super::instrument::{Instrument, Subject, gateway_echo, gateway_paced};
 use super::peers::{Peer, Workshop};
 use crate::build::{self, GATEWAY};
 use crate::interrupt::Interrupt;
@@ -20,6 +20,8 @@ pub(super) enum Echo {
     GatewayEpoll,
     /// `gateway echo --io glommio`.
     GatewayGlommio,
+    /// `gateway echo --congestion-control reno`: connections that are not paced.
+    GatewayReno,
     /// uWebSockets, C++.
     Uws,
     /// fastwebsockets on tokio, Rust.
@@ -43,6 +45,8 @@ pub(super) enum Echo {
 pub(super) enum Origin {
     /// Our gateway; with the driver named, or the one it chooses.
     Ours(Option<&'static str>),
+    /// Our gateway with this congestion control.
+    Paced(&'static str),
     /// Somebody else's server.
     Theirs(Peer),
     /// The unit.
@@ -56,6 +60,7 @@ impl Echo {
             Self::Gateway => Origin::Ours(None),
             Self::GatewayEpoll => Origin::Ours(Some("epoll")),
             Self::GatewayGlommio => Origin::Ours(Some("glommio")),
+            Self::GatewayReno => Origin::Paced("reno"),
             Self::Uws => Origin::Theirs(Peer::Uws),
             Self::Fastwebsockets => Origin::Theirs(Peer::Fastwebsockets),
             Self::TokioTungstenite => Origin::Theirs(Peer::TokioTungstenite),
@@ -184,6 +189,10 @@ impl<'a> Builder<'a> {
                 Origin::Unit => Ok(Subject { name: String::from("unit again"), ..unit.clone() }),
                 Origin::Theirs(peer) => self.peer(peer, false),
                 Origin::Ours(None) => Ok(gateway_echo(self.gateway()?, None)),
+                Origin::Paced(algorithm) => {
+                    let subject = gateway_paced(self.gateway()?, algorithm);
+                    instrument.try_start(&subject).map(|()| subject)
+                }
                 Origin::Ours(Some(driver)) => self.gateway_with(driver).and_then(|program| {
                     let subject = gateway_echo(program, Some(driver));
                     instrument.try_start(&subject).map(|()| subject)
@@ -206,7 +215,7 @@ mod tests {
             let value = candidate.to_possible_value().unwrap();
             match candidate.origin() {
                 Origin::Theirs(peer) => assert_eq!(peer.name(), value.get_name()),
-                Origin::Ours(Some(driver)) => {
+                Origin::Ours(Some(driver)) | Origin::Paced(driver) => {
                     assert_eq!(format!("gateway-{driver}"), value.get_name());
                 }
                 Origin::Ours(None) | Origin::Unit => {}

@@ -235,6 +235,14 @@ pub(super) fn gateway_echo(program: PathBuf, driver: Option<&str>) -> Subject {
     Subject { name, program, arguments, client_options, stops_cleanly: true, ..Subject::default() }
 }
 
+/// The same with this congestion control instead of the system's.
+pub(super) fn gateway_paced(program: PathBuf, algorithm: &str) -> Subject {
+    let mut subject = gateway_echo(program, None);
+    subject.name += &format!(", {algorithm}");
+    subject.arguments.push(format!("--congestion-control={algorithm}"));
+    subject
+}
+
 /// The words of a command line without quotes.
 pub(super) fn words(line: &str) -> Vec<String> {
     line.split_ascii_whitespace().map(String::from).collect()

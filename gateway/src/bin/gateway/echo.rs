@@ -44,6 +44,9 @@ struct Echo {
     /// auto, io_uring, epoll or glommio.
     #[arg(long, default_value = "auto")]
     io: IoChoice,
+    /// What paces connections, such as reno, cubic or bbr; default: the system's.
+    #[arg(long, value_name = "NAME")]
+    congestion_control: Option<String>,
     /// Agree to permessage-deflate.
     #[arg(long)]
     deflate: bool,
@@ -105,6 +108,7 @@ fn run(echo: &Echo) -> std::io::Result<()> {
     let mut config = GatewayConfig::new(echo.listen, Mode::Echo);
     config.shards = echo.shards.unwrap_or_else(cores);
     config.io = echo.io;
+    config.congestion_control.clone_from(&echo.congestion_control);
     config.deflate = echo.deflate.then(|| echo.compression.config());
     config.limits.max_message_bytes = echo.max_message;
     // Conformance suites send one message in very many fragments.

@@ -66,6 +66,7 @@ const LIMITS: &[Key] = &[
     Key::new("max_fragments", whole(1, 1_000_000), "1024", "Fragments a WebSocket message may come in"),
     Key::new("max_head_bytes", whole(1_024, 65_536), "8192", "Largest HTTP head of a handshake"),
     Key::new("outbound_bytes", whole(4_096, 1_073_741_824), "262144", "Bytes that may wait for a connection that reads slowly"),
+    Key::new("congestion_control", Kind::Text, "", "What paces connections, such as reno, cubic or bbr; empty: the system's"),
     Key::new("deflate", Kind::Bool, "false", "Agree to compressed WebSocket messages, permessage-deflate"),
     Key::new("deflate_window_bits", whole(9, 15), "15", "Largest window of compressed messages in bits, both directions"),
     Key::new("deflate_context_takeover", Kind::Bool, "false", "Compressed messages may refer to earlier ones: smaller, for up to two windows of memory a connection"),
@@ -169,6 +170,8 @@ fn gateway_config(values: &Values) -> Result<GatewayConfig, Fault> {
         connection_burst: values.integer("connection_burst")?,
         max_logins: values.integer("max_logins")?,
     };
+    config.congestion_control =
+        Some(values.text("congestion_control")?.to_owned()).filter(|name| !name.is_empty());
     config.deflate = deflate(values)?;
     Ok(config)
 }
