@@ -2,9 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
+
+/// How long the answer that is to be lost is waited for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// What happens at the next statement that is waited for; 0 stands for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,11 +71,12 @@ impl Shared {
         let Ok(mut server) = TcpStream::connect(&self.server) else { return };
         client.set_nodelay(true).unwrap();
         server.set_nodelay(true).unwrap();
-        let (mut answers, mut to_client) =
-            (server.try_clone().unwrap(), client.try_clone().unwrap());
-        let back = thread::spawn(move || {
-            let _ = std::io::copy(&mut answers, &mut to_client);
-            let _ = to_client.shutdown(Shutdown::Both);
+        let (answers, to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+        let lose = Arc::new(AtomicBool::new(false));
+        let (lost, answered) = channel();
+        let back = thread::spawn({
+            let lose = Arc::clone(&lose);
+            move || pass_back(answers, to_client, &lose, &lost)
         });
         let mut bytes = vec![0; 1 << 20];
         while let Ok(count) = client.read(&mut bytes) {
@@ -88,13 +94,13 @@ impl Shared {
             };
             if hit {
                 self.at.store(0, Ordering::SeqCst);
-                // The client hears nothing from here on.
-                let _ = client.shutdown(Shutdown::Both);
+                // The client hears nothing from here on, and of the end only when the server is through with it.
+                lose.store(true, Ordering::SeqCst);
                 if at != At::Commit as u8 {
                     let _ = server.write_all(sent);
-                    // The answer shows that the server is through with it; nobody reads it.
-                    thread::sleep(std::time::Duration::from_millis(200));
+                    let _ = answered.recv_timeout(ANSWER_LIMIT);
                 }
+                let _ = client.shutdown(Shutdown::Both);
                 break;
             }
             if count == 0 || server.write_all(sent).is_err() {
@@ -104,4 +110,17 @@ impl Shared {
         let _ = server.shutdown(Shutdown::Both);
         let _ = back.join();
     }
+}
+
+/// Passes answers on, until they are to be lost.
+fn pass_back(mut answers: TcpStream, mut client: TcpStream, lose: &AtomicBool, lost: &Sender<()>) {
+    let mut bytes = vec![0; 1 << 16];
+    while let Ok(count @ 1..) = answers.read(&mut bytes) {
+        if lose.load(Ordering::SeqCst) {
+            let _ = lost.send(());
+        } else if client.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = client.shutdown(Shutdown::Both);
 }
