@@ -186,15 +186,20 @@ fn a_broker_that_freezes_holds_nobody_for_long() {
     let (producer, told) = recording(&settings);
     let topics = ["t".to_owned()];
     let mut consumer = Consumer::group(&settings, "g", &topics, None, ()).expect("good");
-    producer.send("t", 0, None, b"x", &Headers::default(), 1).expect("room");
-    assert!(producer.flush(PATIENCE));
-    poll_until(&mut consumer, |records| records.len() == 1);
+    // A second may not be enough for the first one, which waits for the connection.
+    let mut token = 0;
+    eventually("a record is written", || {
+        token += 1;
+        producer.send("t", 0, None, b"x", &Headers::default(), token).expect("room");
+        producer.flush(PATIENCE) && notes(&told).remove(&token) == Some(vec![Ok(())])
+    });
+    poll_until(&mut consumer, |records| !records.is_empty());
 
     // It takes requests, and answers none.
     cluster.broker_round_trip_time(1, 10 * PATIENCE).expect("it obeys");
-    producer.send("t", 0, None, b"x", &Headers::default(), 2).expect("room");
+    producer.send("t", 0, None, b"x", &Headers::default(), token + 1).expect("room");
     assert!(in_time("flush", || producer.flush(PATIENCE)));
-    assert_eq!(notes(&told).remove(&2), Some(vec![Err(DeliveryError::TimedOut)]));
+    assert_eq!(notes(&told).remove(&(token + 1)), Some(vec![Err(DeliveryError::TimedOut)]));
     let offsets = [("t".to_owned(), 0, 1)];
     let commit = in_time("commit", || consumer.commit(&offsets, CommitMode::Sync));
     assert!(matches!(commit, Err(ConsumeError::Unavailable(_))), "nobody has answered: {commit:?}");
