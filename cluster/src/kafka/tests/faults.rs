@@ -176,6 +176,7 @@ fn a_client_tells_when_its_brokers_go_and_come_back() {
 fn a_broker_that_freezes_holds_nobody_for_long() {
     let cluster = MockCluster::new(1).expect("a simulated cluster");
     cluster.create_topic("t", 1, 1).expect("it takes topics");
+    cluster.create_topic("other", 1, 1).expect("it takes topics");
     let settings = Settings {
         brokers: cluster.bootstrap_servers(),
         message_timeout_ms: 1_000,
@@ -186,14 +187,18 @@ fn a_broker_that_freezes_holds_nobody_for_long() {
     let (producer, told) = recording(&settings);
     let topics = ["t".to_owned()];
     let mut consumer = Consumer::group(&settings, "g", &topics, None, ()).expect("good");
-    // A second may not be enough for the first one, which waits for the connection.
-    let mut token = 0;
-    eventually("a record is written", || {
+    // A second may be too short before there is a connection.
+    let (patient, _) = recording(&Settings { message_timeout_ms: 30_000, ..settings.clone() });
+    patient.send("t", 0, None, b"x", &Headers::default(), 1).expect("room");
+    assert!(patient.flush(PATIENCE));
+    drop(patient);
+    poll_until(&mut consumer, |records| records.len() == 1);
+    let mut token = 1;
+    eventually("it is connected", || {
         token += 1;
-        producer.send("t", 0, None, b"x", &Headers::default(), token).expect("room");
+        producer.send("other", 0, None, b"x", &Headers::default(), token).expect("room");
         producer.flush(PATIENCE) && notes(&told).remove(&token) == Some(vec![Ok(())])
     });
-    poll_until(&mut consumer, |records| !records.is_empty());
 
     // It takes requests, and answers none.
     cluster.broker_round_trip_time(1, 10 * PATIENCE).expect("it obeys");
