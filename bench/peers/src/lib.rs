@@ -1,5 +1,7 @@
 //! What the echo servers of this folder have in common: one thread, one listener, one ready line.
 
+pub mod websocket;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +24,7 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
-        let listener = listen(address()?)?;
+        let listener = TcpListener::from_std(listen(address()?)?.into())?;
         println!("{name} ready on {}", listener.local_addr()?);
         loop {
             let (stream, _) = listener.accept().await?;
@@ -34,7 +36,11 @@ where
     })
 }
 
-fn address() -> io::Result<SocketAddr> {
+/// The address after `--listen`, the only option.
+///
+/// # Errors
+/// When the command line says anything else.
+pub fn address() -> io::Result<SocketAddr> {
     let usage = || io::Error::other("usage: PROGRAM --listen ADDRESS:PORT");
     let mut arguments = std::env::args().skip(1);
     match (arguments.next().as_deref(), arguments.next(), arguments.next()) {
@@ -43,11 +49,15 @@ fn address() -> io::Result<SocketAddr> {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// A listener that never blocks.
+///
+/// # Errors
+/// When the address is taken.
+pub fn listen(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }

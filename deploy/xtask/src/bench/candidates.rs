@@ -22,6 +22,8 @@ pub(super) enum Echo {
     GatewayGlommio,
     /// `gateway echo --congestion-control reno`: connections that are not paced.
     GatewayReno,
+    /// Our own floor: WebSocket on epoll and batched sends, without sessions, timers, limits.
+    BareProbe,
     /// uWebSockets, C++.
     Uws,
     /// fastwebsockets on tokio, Rust.
@@ -47,6 +49,8 @@ pub(super) enum Origin {
     Ours(Option<&'static str>),
     /// Our gateway with this congestion control.
     Paced(&'static str),
+    /// Our own floor, which is built as the peers are.
+    Floor,
     /// Somebody else's server.
     Theirs(Peer),
     /// The unit.
@@ -61,6 +65,7 @@ impl Echo {
             Self::GatewayEpoll => Origin::Ours(Some("epoll")),
             Self::GatewayGlommio => Origin::Ours(Some("glommio")),
             Self::GatewayReno => Origin::Paced("reno"),
+            Self::BareProbe => Origin::Floor,
             Self::Uws => Origin::Theirs(Peer::Uws),
             Self::Fastwebsockets => Origin::Theirs(Peer::Fastwebsockets),
             Self::TokioTungstenite => Origin::Theirs(Peer::TokioTungstenite),
@@ -188,6 +193,10 @@ impl<'a> Builder<'a> {
             let subject = match candidate.origin() {
                 Origin::Unit => Ok(Subject { name: String::from("unit again"), ..unit.clone() }),
                 Origin::Theirs(peer) => self.peer(peer, false),
+                // It builds anywhere, but starts only where io_uring is allowed.
+                Origin::Floor => self
+                    .peer(Peer::BareProbe, false)
+                    .and_then(|subject| instrument.try_start(&subject).map(|()| subject)),
                 Origin::Ours(None) => Ok(gateway_echo(self.gateway()?, None)),
                 Origin::Paced(algorithm) => {
                     let subject = gateway_paced(self.gateway()?, algorithm);
@@ -215,6 +224,7 @@ mod tests {
             let value = candidate.to_possible_value().unwrap();
             match candidate.origin() {
                 Origin::Theirs(peer) => assert_eq!(peer.name(), value.get_name()),
+                Origin::Floor => assert_eq!(Peer::BareProbe.name(), value.get_name()),
                 Origin::Ours(Some(driver)) | Origin::Paced(driver) => {
                     assert_eq!(format!("gateway-{driver}"), value.get_name());
                 }

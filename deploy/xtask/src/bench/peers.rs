@@ -1,4 +1,5 @@
-//! Servers of others: built from their registries' sources with the authors' own settings.
+//! Servers of others: built from their registries' sources with the authors' own settings. And a
+//! floor of our own, the bare probe, which is built beside them.
 //!
 //! Nothing of theirs lies in this repository but our small main files (`bench/peers`). What is
 //! downloaded and built goes to `peers` in cargo's target folder.
@@ -19,9 +20,10 @@ use crate::repo::{Repo, cargo, on_path};
 /// A cold build on one busy core stays well below.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// A server of others.
+/// A server of others, or our bare probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Peer {
+    BareProbe,
     Uws,
     Fastwebsockets,
     TokioTungstenite,
@@ -48,6 +50,7 @@ impl Peer {
     /// Its name in tables, on the command line, and of its program.
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::BareProbe => "bare-probe",
             Self::Uws => "uws",
             Self::Fastwebsockets => "fastwebsockets",
             Self::TokioTungstenite => "tokio-tungstenite",
@@ -61,9 +64,20 @@ impl Peer {
     fn build(self) -> Build {
         match self {
             Self::Uws => Build::Uws,
-            Self::Fastwebsockets | Self::TokioTungstenite | Self::TokioWebsockets => Build::Cargo,
+            Self::BareProbe
+            | Self::Fastwebsockets
+            | Self::TokioTungstenite
+            | Self::TokioWebsockets => Build::Cargo,
             Self::Gws | Self::Gorilla => Build::Go,
             Self::Ws => Build::Npm,
+        }
+    }
+
+    /// Its binary, if cargo builds it.
+    fn binary(self) -> String {
+        match self {
+            Self::BareProbe => String::from("bare_probe"),
+            other => format!("{}_echo", other.name().replace('-', "_")),
         }
     }
 
@@ -161,7 +175,7 @@ impl<'a> Workshop<'a> {
     }
 
     fn build_with_cargo(&self, peer: Peer) -> anyhow::Result<PathBuf> {
-        let binary = format!("{}_echo", peer.name().replace('-', "_"));
+        let binary = peer.binary();
         let mut command = self.cargo("build");
         command.args(["--profile=dist", "--bin", &binary]);
         command.arg("--target-dir").arg(&self.folder);
@@ -312,9 +326,9 @@ mod tests {
     #[test]
     fn the_sources_are_there() {
         let repo = Repo::find().unwrap();
-        for peer in [Peer::Fastwebsockets, Peer::TokioTungstenite, Peer::TokioWebsockets] {
-            let name = peer.name().replace('-', "_");
-            assert!(repo.path(&format!("bench/peers/src/bin/{name}_echo.rs")).is_file());
+        let [a, b, c] = [Peer::Fastwebsockets, Peer::TokioTungstenite, Peer::TokioWebsockets];
+        for peer in [Peer::BareProbe, a, b, c] {
+            assert!(repo.path(&format!("bench/peers/src/bin/{}.rs", peer.binary())).is_file());
         }
         for peer in [Peer::Gws, Peer::Gorilla] {
             assert!(repo.path(&format!("bench/peers/go/{}/main.go", peer.name())).is_file());
