@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use mysql::prelude::Queryable;
-use mysql::{Opts, Params, Statement, Value};
+use mysql::{Opts, OptsBuilder, Params, Statement, Value};
 
 use super::error::{Fault, Taken};
 use super::heads::Heads;
@@ -22,8 +22,12 @@ const HEADS_MAX: usize = 1 << 20;
 /// Places that were taken longer ago are not written to: the rows whose primary keys tell that others went on meanwhile
 /// may have been deleted. Far below the hour that [retention](super::retention) leaves every message.
 const PLACES_HOLD: Duration = Duration::from_secs(300);
-/// Row counts of the inserts that are prepared: these, and every number below the last.
-const SIZES: [usize; 5] = [512, 256, 128, 64, 32];
+/// Row counts of the inserts that are prepared: these, and every number below the last. A tick of so few is one
+/// statement and a transaction by itself; one that needs two statements takes four round trips.
+const SIZES: [usize; 3] = [512, 256, 128];
+/// Statements that the connection keeps: every size of an insert, and what finds messages and heads, with room to
+/// spare. A statement that had to leave would be gone from the server while it is still known here.
+const STATEMENTS: usize = 256;
 /// Most bytes of content in one statement; servers take 4 MiB packets at the least by default.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
 
@@ -60,7 +64,8 @@ impl Log {
     /// A log on this store.
     #[must_use]
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        let writer = Writer { opts: store.opts.clone(), open: None };
+        let opts = OptsBuilder::from_opts(store.opts.clone()).stmt_cache_size(STATEMENTS).into();
+        let writer = Writer { opts, open: None };
         let (heads, placed) = (Heads::new(HEADS_MAX), Instant::now());
         Self { store, writer, heads, placed, places_hold: PLACES_HOLD }
     }
@@ -338,4 +343,44 @@ fn piece_size(rows: usize) -> usize {
 
 fn bytes(rows: &[Row<'_>]) -> usize {
     rows.iter().map(|row| row.message.content.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sql::LIST_MAX;
+    use super::*;
+    use crate::domain::message::ClientKey;
+
+    /// The sizes of the statements that store so many messages with so much content each.
+    fn sizes(count: usize, content: &[u8]) -> Vec<usize> {
+        let key = ClientKey::parse("m").unwrap();
+        let message = NewMessage { message_id: 1, sender: 1, msg_type: 1, key: &key, content };
+        let rows: Vec<Row<'_>> =
+            (1..=count as u64).map(|seq| Row { conversation: 1, seq, message: &message }).collect();
+        pieces(&rows).into_iter().map(<[_]>::len).collect()
+    }
+
+    #[test]
+    fn a_tick_of_up_to_128_messages_is_one_statement() {
+        for count in 1..=128 {
+            assert_eq!(sizes(count, b"x"), [count]);
+        }
+        assert_eq!(sizes(0, b"x"), [0; 0]);
+        assert_eq!(sizes(129, b"x"), [128, 1]);
+        assert_eq!(sizes(1000, b"x"), [512, 256, 128, 104]);
+    }
+
+    #[test]
+    fn a_statement_is_no_larger_than_servers_take() {
+        let large = vec![0; STATEMENT_BYTES_MAX / 4];
+        assert_eq!(sizes(10, &large), [2, 4, 4]);
+    }
+
+    #[test]
+    fn statements_that_are_prepared_stay() {
+        let inserts = SIZES.len() + SIZES[SIZES.len() - 1] - 1;
+        // Those that find messages and heads are of powers of two.
+        let others = (ALTERNATIVES_MAX.ilog2() + 1 + LIST_MAX.ilog2() + 1) as usize;
+        assert!(inserts + others < STATEMENTS, "{inserts} and {others}");
+    }
 }

@@ -65,7 +65,7 @@ fn a_repeated_send_stores_nothing_of_its_tick() {
     let first = (one, alice, b"hello".to_vec());
     let log = &mut fixture.log;
     let sent = append_as(log, std::slice::from_ref(&first), &[77], &["id-1".into()]).unwrap();
-    for size in [2usize, 40, 600] {
+    for size in [2usize, 40, 140, 600] {
         // With many rows the repeated one stands in the last of several statements.
         let mut tick: Vec<_> = (1..size).map(|_| (one, alice, b"new".to_vec())).collect();
         tick.push(first.clone());
@@ -88,6 +88,25 @@ fn a_repeated_send_stores_nothing_of_its_tick() {
     assert_eq!(found[..3], [Some(expected.clone()), None, None]);
     assert!(found[3..].iter().all(|one| one.as_ref() == Some(&expected)));
     assert!(log.find(&[]).unwrap().is_empty());
+}
+
+/// Every insert that was prepared still works when all others are: none has to leave the connection for another.
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn a_tick_may_have_any_number_of_messages() {
+    let database = Database::new();
+    let mut fixture = Fixture::new(&database);
+    let (no, user) = (fixture.conversations[0], fixture.users[0]);
+    let mut stored = 0;
+    for size in (1..=130).chain([256, 512, 600]).chain((1..=130).rev()) {
+        let tick: Vec<_> = (0..size).map(|_| (no, user, b"x".to_vec())).collect();
+        let ids = fixture.ids(size);
+        let keys: Vec<String> = ids.iter().map(u64::to_string).collect();
+        append_as(&mut fixture.log, &tick, &ids, &keys).unwrap();
+        stored += size as u64;
+    }
+    assert_eq!(database.count("messages"), stored);
+    assert_eq!(seqs(&fixture.store, no), (1..=stored).collect::<Vec<_>>());
 }
 
 #[test]
@@ -208,7 +227,7 @@ fn logs_that_fight_at_the_same_moment_lose_nothing() {
                 let mut fixture = Fixture::with(&database.options(), writer << 40);
                 for n in 0..TICKS {
                     // Several statements in every third tick, and the conversations in turn.
-                    let size = if n % 3 == 0 { 40 } else { 3 };
+                    let size = if n % 3 == 0 { 140 } else { 3 };
                     let tick: Vec<_> = (0..size)
                         .map(|at| (fixture.conversations[at % 3], fixture.users[0], vec![1]))
                         .collect();
@@ -225,6 +244,6 @@ fn logs_that_fight_at_the_same_moment_lose_nothing() {
     for seqs in &all {
         assert_eq!(*seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
     }
-    let expected = 3 * (0..TICKS).map(|n| if n % 3 == 0 { 40 } else { 3 }).sum::<usize>();
+    let expected = 3 * (0..TICKS).map(|n| if n % 3 == 0 { 140 } else { 3 }).sum::<usize>();
     assert_eq!(all.iter().map(Vec::len).sum::<usize>(), expected);
 }

@@ -93,7 +93,7 @@ fn appending() {
     let server = server_pid(&database);
     let user = fixture.users[0];
     let mut done = 0;
-    for size in [16usize, 64, 256, 512] {
+    for size in [16usize, 48, 100, 256, 512] {
         let ticks = MESSAGES / size;
         let keys: Vec<Vec<String>> = (0..ticks).map(|_| uuids(size)).collect();
         let meter = Meter::start(server);

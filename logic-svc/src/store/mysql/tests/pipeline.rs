@@ -313,6 +313,9 @@ fn small_caches_change_nothing() {
     }
 }
 
+/// Messages that need two statements, and so a commit of its own.
+const TWO_STATEMENTS: u64 = 150;
+
 #[test]
 #[ignore = "needs the servers of `cargo xtask servers up`"]
 fn a_tick_whose_commit_got_lost_is_refused_as_busy_and_its_repetition_is_one_effect() {
@@ -321,18 +324,23 @@ fn a_tick_whose_commit_got_lost_is_refused_as_busy_and_its_repetition_is_one_eff
     let mut service = Service::with(&through(&proxy, &database), 1, settings());
     let ([alice, ..], [dm, _]) = three(&service.store);
     service.send(alice, &dm, "before", "x");
-    let frames = || (0..50).map(|n| frame(alice, &dm, &format!("m{n}"), "x")).collect::<Vec<_>>();
+    let frames = || {
+        (0..TWO_STATEMENTS).map(|n| frame(alice, &dm, &format!("m{n}"), "x")).collect::<Vec<_>>()
+    };
     proxy.set(At::CommitAnswer);
     let refused = service.tick(frames());
     for reply in &refused.replies {
         assert_eq!((failure(reply).name.as_str(), failure(reply).temporary), ("BUSY", true));
     }
     assert!(refused.delivered.is_empty());
-    assert_eq!(database.count("messages"), 51, "it took place all the same");
+    assert_eq!(database.count("messages"), TWO_STATEMENTS + 1, "it took place all the same");
     let answers = service.tick(frames());
-    assert_eq!(answers.replies.iter().map(seq).collect::<Vec<_>>(), (2..=51).collect::<Vec<_>>());
-    assert_eq!(answers.delivered.len(), 50, "delivered when it is known");
-    assert_eq!(database.count("messages"), 51);
+    assert_eq!(
+        answers.replies.iter().map(seq).collect::<Vec<_>>(),
+        (2..=TWO_STATEMENTS + 1).collect::<Vec<_>>()
+    );
+    assert_eq!(answers.delivered.len() as u64, TWO_STATEMENTS, "delivered when it is known");
+    assert_eq!(database.count("messages"), TWO_STATEMENTS + 1);
     assert!(service.store.can_write());
 }
 
@@ -345,7 +353,9 @@ fn what_a_lost_commit_stored_is_delivered_before_what_comes_later() {
     let mut service = Service::with(&through(&proxy, &database), 1, settings());
     let ([alice, bob, eve], [dm, other]) = three(&service.store);
     service.send(alice, &dm, "before", "x");
-    let frames = || (0..50).map(|n| frame(alice, &dm, &format!("m{n}"), "x")).collect::<Vec<_>>();
+    let frames = || {
+        (0..TWO_STATEMENTS).map(|n| frame(alice, &dm, &format!("m{n}"), "x")).collect::<Vec<_>>()
+    };
     proxy.set(At::CommitAnswer);
     let refused = service.tick(frames());
     assert!(refused.replies.iter().all(|reply| failure(reply).temporary));
@@ -355,20 +365,30 @@ fn what_a_lost_commit_stored_is_delivered_before_what_comes_later() {
     let seqs = |answers: &Answers| -> Vec<u64> {
         answers.delivered.iter().map(|(_, message)| message.seq).collect()
     };
-    let elsewhere = || (0..50).map(|n| frame(eve, &other, &format!("e{n}"), "x")).collect();
+    let elsewhere =
+        || (0..TWO_STATEMENTS).map(|n| frame(eve, &other, &format!("e{n}"), "x")).collect();
     let refused = service.tick(elsewhere());
     assert!(refused.replies.iter().all(|reply| failure(reply).temporary));
-    assert_eq!((refused.replies.len(), seqs(&refused)), (50, (2..=51).collect()));
+    assert_eq!(
+        (refused.replies.len() as u64, seqs(&refused)),
+        (TWO_STATEMENTS, (2..=TWO_STATEMENTS + 1).collect())
+    );
     assert!(refused.delivered.iter().all(|(to, message)| {
         to.as_slice() == [alice, bob] && message.sender == "alice" && message.content == "x"
     }));
     // Nothing of it is owed: it was not stored.
     let later = service.tick(vec![frame(bob, &dm, "b", "x")]);
-    assert_eq!((seq(&later.replies[0]), seqs(&later)), (52, vec![52]));
-    assert_eq!(seqs(&service.tick(elsewhere())), (1..=50).collect::<Vec<_>>());
+    assert_eq!(
+        (seq(&later.replies[0]), seqs(&later)),
+        (TWO_STATEMENTS + 2, vec![TWO_STATEMENTS + 2])
+    );
+    assert_eq!(seqs(&service.tick(elsewhere())), (1..=TWO_STATEMENTS).collect::<Vec<_>>());
     // The senders' own repetition finds its places, and is not delivered a second time.
     let again = service.tick(frames());
-    assert_eq!(again.replies.iter().map(seq).collect::<Vec<_>>(), (2..=51).collect::<Vec<_>>());
+    assert_eq!(
+        again.replies.iter().map(seq).collect::<Vec<_>>(),
+        (2..=TWO_STATEMENTS + 1).collect::<Vec<_>>()
+    );
     assert!(again.delivered.is_empty());
 }
 
