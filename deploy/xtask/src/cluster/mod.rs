@@ -153,19 +153,33 @@ fn watch(cluster: &mut Cluster, interrupt: &Interrupt) -> anyhow::Result<()> {
     let folder = layout::folder(cluster.servers());
     let mut down: Vec<Node> = Vec::new();
     while !interrupt.raised() && Layout::load(&folder)?.is_some() {
-        for node in cluster.nodes() {
-            match (cluster.running(node)?.is_some(), down.contains(&node)) {
-                (true, true) => down.retain(|other| *other != node),
-                (false, false) => {
-                    eprintln!("{node} ended; bring it back with: cargo xtask cluster start {node}");
-                    down.push(node);
-                }
-                _ => {}
-            }
+        for node in newly_ended(cluster, &mut down)? {
+            eprintln!("{node} ended; bring it back with: cargo xtask cluster start {node}");
         }
         thread::sleep(TICK);
     }
     Ok(())
+}
+
+/// Which processes ended since the last look; `down` are those told of. None while another command is at work: what
+/// `down` ends from elsewhere nobody has to bring back.
+fn newly_ended(cluster: &mut Cluster, down: &mut Vec<Node>) -> anyhow::Result<Vec<Node>> {
+    let Some(_lock) = cluster.servers().try_lock()? else { return Ok(Vec::new()) };
+    if Layout::load(&layout::folder(cluster.servers()))?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut ended = Vec::new();
+    for node in cluster.nodes() {
+        match (cluster.running(node)?.is_some(), down.contains(&node)) {
+            (true, true) => down.retain(|other| *other != node),
+            (false, false) => {
+                down.push(node);
+                ended.push(node);
+            }
+            _ => {}
+        }
+    }
+    Ok(ended)
 }
 
 fn end(cluster: &mut Cluster, layout: &Layout) -> anyhow::Result<()> {

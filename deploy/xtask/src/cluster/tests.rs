@@ -7,6 +7,8 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use super::binaries::Binaries;
+use super::layout::{self, Layout};
+use super::newly_ended;
 use super::node::{Node, Size};
 use super::set::{Cluster, Plan};
 use crate::interrupt::Interrupt;
@@ -69,6 +71,37 @@ fn processes_start_die_come_back_and_end() {
     cluster.stop_all().unwrap();
     assert!(all.iter().all(|daemon| !daemon.runs()));
     assert!(cluster.start(Node::Gateway(3), &interrupt).is_err());
+}
+
+/// Who ends the cluster from elsewhere is not told to bring it back.
+#[test]
+fn what_ends_is_told_once_and_not_while_another_command_is_at_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let interrupt = Interrupt::default();
+    let size = Size { gateways: 2, logic: 1 };
+    let mut cluster = cluster(folder.path(), size);
+    let at = layout::folder(cluster.servers());
+    std::fs::create_dir_all(&at).unwrap();
+    let layout = Layout { size, dev_login: true, web_dir: None, servers: Vec::new() };
+    layout.save(&at).unwrap();
+    cluster.up(&interrupt).unwrap();
+    let mut down = Vec::new();
+    assert_eq!(newly_ended(&mut cluster, &mut down).unwrap(), []);
+
+    cluster.kill(Node::Gateway(2)).unwrap();
+    assert_eq!(newly_ended(&mut cluster, &mut down).unwrap(), [Node::Gateway(2)]);
+    assert_eq!(newly_ended(&mut cluster, &mut down).unwrap(), []);
+    cluster.start(Node::Gateway(2), &interrupt).unwrap();
+    assert_eq!(newly_ended(&mut cluster, &mut down).unwrap(), []);
+    cluster.kill(Node::Gateway(2)).unwrap();
+    assert_eq!(newly_ended(&mut cluster, &mut down).unwrap(), [Node::Gateway(2)]);
+
+    let lock = cluster.servers().lock(&interrupt).unwrap();
+    cluster.stop_all().unwrap();
+    assert_eq!(newly_ended(&mut cluster, &mut down).unwrap(), []);
+    Layout::remove(&at).unwrap();
+    drop(lock);
+    assert_eq!(newly_ended(&mut cluster, &mut down).unwrap(), []);
 }
 
 #[test]

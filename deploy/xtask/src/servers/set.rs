@@ -146,17 +146,28 @@ impl Servers {
     /// # Errors
     /// When interrupted.
     pub(crate) fn lock(&self, interrupt: &Interrupt) -> anyhow::Result<Lock> {
+        loop {
+            match self.try_lock()? {
+                Some(lock) => return Ok(lock),
+                None if interrupt.raised() => bail!("interrupted"),
+                None => thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    /// The same without waiting: `None` while another command works on this set.
+    ///
+    /// # Errors
+    /// When the lock's file is not to be had.
+    pub(crate) fn try_lock(&self) -> anyhow::Result<Option<Lock>> {
         let path = self.folder.join("lock");
         let file =
             File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Lock(file)),
-                Err(TryLockError::WouldBlock) if interrupt.raised() => bail!("interrupted"),
-                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(50)),
-                Err(TryLockError::Error(error)) => {
-                    return Err(error).with_context(|| format!("cannot lock {}", path.display()));
-                }
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
             }
         }
     }
