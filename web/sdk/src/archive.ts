@@ -4,22 +4,7 @@ import type { Cancel, Environment } from "./env.js";
 import { isObject, wholeNumber } from "./frames.js";
 import type { Room } from "./room.js";
 import type { Rooms } from "./rooms.js";
-import type { Conversation, Message } from "./types.js";
-
-/** One conversation as it is kept: a run of messages without holes that ends at `lastSeq`. */
-export interface ArchivedRoom {
-  readonly info: Conversation;
-  readonly lastSeq: number;
-  readonly messages: readonly Message[];
-}
-
-/** A store of conversations on the device, by user. Any call may fail. */
-export interface ArchiveStore {
-  load(userId: string): Promise<unknown[]>;
-  put(userId: string, rooms: readonly ArchivedRoom[]): Promise<void>;
-  remove(userId: string, conversationIds: readonly string[]): Promise<void>;
-  clear(userId: string): Promise<void>;
-}
+import type { ArchivedRoom, Conversation, Message } from "./types.js";
 
 /** Messages kept per conversation. */
 export const ARCHIVED_MESSAGES = 100;

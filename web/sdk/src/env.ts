@@ -3,7 +3,7 @@
  * HTTP, storage) comes in through these interfaces, so tests run without timers or sockets.
  */
 
-import type { ArchiveStore } from "./archive.js";
+import type { ArchiveStore } from "./types.js";
 
 /** Cancels a timer; calling it twice, or after the timer ran, does nothing. */
 export type Cancel = () => void;

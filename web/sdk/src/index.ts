@@ -1,4 +1,3 @@
-export type { ArchivedRoom, ArchiveStore } from "./archive.js";
 export { backoffCeilingMs, backoffMs, type BackoffOptions } from "./backoff.js";
 export { defaultEnvironment, memoryStore, webStore } from "./browser.js";
 export { type ClientOptions, CorelaneClient } from "./client.js";
@@ -20,6 +19,8 @@ export { DEFAULT_TUNING, type Tuning } from "./options.js";
 export type { PresenceListener } from "./presence.js";
 export type { TokenProvider } from "./session.js";
 export type {
+  ArchivedRoom,
+  ArchiveStore,
   ClientEvents,
   ConnectionState,
   Conversation,

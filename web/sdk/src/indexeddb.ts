@@ -1,6 +1,6 @@
 /** The archive in IndexedDB. */
 
-import type { ArchivedRoom, ArchiveStore } from "./archive.js";
+import type { ArchivedRoom, ArchiveStore } from "./types.js";
 
 const STORE = "rooms";
 

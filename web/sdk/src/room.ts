@@ -1,8 +1,7 @@
 /** What the client knows of one conversation: the server's description, the order, and a run of messages. */
 
-import type { ArchivedRoom } from "./archive.js";
 import { Timeline } from "./timeline.js";
-import type { Conversation, Message } from "./types.js";
+import type { ArchivedRoom, Conversation, Message } from "./types.js";
 
 /** Where delivery starts in a conversation that was not known before. */
 export type Start =

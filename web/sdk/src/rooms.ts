@@ -1,10 +1,9 @@
 /** All conversations of the user, and the one place where messages reach the application. */
 
-import type { ArchivedRoom } from "./archive.js";
 import type { Emitter } from "./emitter.js";
 import type { ResumePoint } from "./link.js";
 import { Room, type Start } from "./room.js";
-import type { ClientEvents, Conversation, Message } from "./types.js";
+import type { ArchivedRoom, ClientEvents, Conversation, Message } from "./types.js";
 
 /** Most conversations a login may name. */
 const RESUME_POINTS_MAX = 100;

@@ -155,3 +155,18 @@ export interface ClientEvents {
   user: User | null;
   warning: Warning;
 }
+
+/** One conversation as it is kept: a run of messages without holes that ends at `lastSeq`. */
+export interface ArchivedRoom {
+  readonly info: Conversation;
+  readonly lastSeq: number;
+  readonly messages: readonly Message[];
+}
+
+/** A store of conversations on the device, by user. Any call may fail. */
+export interface ArchiveStore {
+  load(userId: string): Promise<unknown[]>;
+  put(userId: string, rooms: readonly ArchivedRoom[]): Promise<void>;
+  remove(userId: string, conversationIds: readonly string[]): Promise<void>;
+  clear(userId: string): Promise<void>;
+}

@@ -1,6 +1,6 @@
 /** A device's memory for tests. */
 
-import type { ArchivedRoom, ArchiveStore } from "../src/archive.js";
+import type { ArchivedRoom, ArchiveStore } from "../src/types.js";
 
 /** What a device keeps, as plain JSON, as a real store would. */
 export class Shelf implements ArchiveStore {
