@@ -51,6 +51,12 @@ impl Place {
         self.folder.join("data")
     }
 
+    /// MariaDB deletes what it finds in its folder for temporary files when it starts: in one of the whole machine
+    /// that may be the tables with which another one is being prepared.
+    fn temporary(&self) -> PathBuf {
+        self.folder.join("tmp")
+    }
+
     fn port(&self, at: usize) -> u16 {
         self.ports.get(at).copied().unwrap_or_default()
     }
@@ -67,7 +73,10 @@ impl Place {
             fs::remove_dir_all(&self.folder)
                 .with_context(|| format!("cannot clear {}", self.folder.display()))?;
         }
-        fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
+        for folder in [data, self.temporary()] {
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+        }
         for (name, content) in self.files() {
             let path = self.folder.join(name);
             fs::write(&path, content)
@@ -137,6 +146,7 @@ impl Place {
         let mut arguments = words("--no-defaults --bind-address=127.0.0.1 --skip-log-bin");
         arguments.extend(as_root());
         arguments.push(option("--datadir", &self.data()));
+        arguments.push(option("--tmpdir", &self.temporary()));
         // Beside its data, which is its current folder: full paths may be too long for a socket.
         arguments.push("--socket=mariadb.sock".into());
         arguments.push(format!("--port={}", self.port(0)).into());
@@ -202,12 +212,18 @@ impl Place {
 
     fn install_mariadb(&self, interrupt: &Interrupt) -> anyhow::Result<()> {
         let mut command = Command::new(program("mariadb-install-db")?);
+        self.tell_install(&mut command);
+        self.run(&mut command, "mariadb-install-db", interrupt)
+    }
+
+    fn tell_install(&self, command: &mut Command) {
         command
             .current_dir(&self.folder)
             .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
             .args(as_root())
-            .arg(option("--datadir", &self.data()));
-        self.run(&mut command, "mariadb-install-db", interrupt)
+            .arg(option("--datadir", &self.data()))
+            // It does not pass on the option.
+            .env("TMPDIR", self.temporary());
     }
 
     fn run(&self, command: &mut Command, what: &str, interrupt: &Interrupt) -> anyhow::Result<()> {
@@ -297,8 +313,14 @@ mod tests {
             let line: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
             let line = line.join(" ");
             assert!(line.contains("127.0.0.1") && line.contains("21001"), "{line}");
-            assert!(line.contains("/f/data"), "{line}");
+            assert!(line.contains("/f/data") && !line.contains("=/tmp"), "{line}");
         }
+        let line = place(Kind::MariaDb).mariadb();
+        assert!(line.contains(&"--tmpdir=/f/tmp".into()), "{line:?}");
+        let mut install = Command::new("mariadb-install-db");
+        place(Kind::MariaDb).tell_install(&mut install);
+        let variables: Vec<_> = install.get_envs().collect();
+        assert_eq!(variables, [("TMPDIR".as_ref(), Some("/f/tmp".as_ref()))]);
         let conf = place(Kind::Redis).redis_conf();
         assert!(conf.contains("bind 127.0.0.1\n") && conf.contains("port 21001\n"), "{conf}");
     }
