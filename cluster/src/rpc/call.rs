@@ -8,11 +8,13 @@ use std::time::Duration;
 use ::metrics::{counter, histogram};
 use tokio::time::Instant;
 use tonic::transport::Channel;
-use tonic::{Code, ConnectError, Status};
+use tonic::{Code, Status};
 
 use super::backoff;
 use super::breaker::{Outcome, Permit};
-use super::endpoints::{Endpoint, Endpoints, Liveness, Nobody};
+use super::endpoints::{Endpoint, Endpoints, Nobody};
+use super::liveness::Liveness;
+use super::status::never_sent;
 
 /// How long a call may take, and how often it may be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,22 +205,6 @@ fn judge(status: Status, leave: &mut Leave<'_>) -> Failed {
         Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted
     );
     Failed { error: CallError::Refused(Box::new(status)), unsent: false, temporary }
-}
-
-/// Whether a call has certainly not left this process: there was no connection, or it closed
-/// before the request was written.
-pub(crate) fn never_sent(status: &Status) -> bool {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }
 
 /// The permit of a try under way; a caller that stops waiting gives it back by dropping it.

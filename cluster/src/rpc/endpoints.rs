@@ -1,55 +1,18 @@
 //! The endpoints of one service, and which of them is asked next.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use ::metrics::gauge;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tonic::transport::{Channel, Endpoint as Target};
 
-use super::breaker::{Breaker, BreakerSettings, BreakerState, Outcome, Permit};
+use super::breaker::{Breaker, BreakerState, Outcome, Permit};
+use super::liveness::{Liveness, Mark};
 use super::prober;
-
-/// How endpoints are watched and asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EndpointsSettings {
-    /// How long a TCP connection may take.
-    pub connect_timeout_ms: u64,
-    /// How often every endpoint is asked whether it is well (`grpc.health.v1`; servers without
-    /// that service count as well). With [`EndpointsSettings::probe_timeout_ms`] it bounds how
-    /// long a dead endpoint goes unnoticed.
-    pub probe_interval_ms: u64,
-    /// How long the answer to that may take.
-    pub probe_timeout_ms: u64,
-    /// How often idle connections are pinged.
-    pub keepalive_interval_ms: u64,
-    /// A connection whose ping is not answered for this long is closed, with the calls on it.
-    pub keepalive_timeout_ms: u64,
-    /// The first wait before a call is repeated; doubled each time, with jitter.
-    pub retry_first_ms: u64,
-    /// The longest such wait.
-    pub retry_longest_ms: u64,
-    /// When an endpoint that answers with failures is left alone.
-    pub breaker: BreakerSettings,
-}
-
-impl Default for EndpointsSettings {
-    fn default() -> EndpointsSettings {
-        EndpointsSettings {
-            connect_timeout_ms: 500,
-            probe_interval_ms: 250,
-            probe_timeout_ms: 500,
-            keepalive_interval_ms: 1_000,
-            keepalive_timeout_ms: 2_000,
-            retry_first_ms: 10,
-            retry_longest_ms: 200,
-            breaker: BreakerSettings::default(),
-        }
-    }
-}
+use super::settings::EndpointsSettings;
 
 /// The endpoints could not be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,19 +20,6 @@ pub enum EndpointsError {
     /// Channels live on a Tokio runtime.
     #[error("gRPC endpoints need a Tokio runtime")]
     NoRuntime,
-}
-
-/// What is known of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Liveness {
-    /// Nobody has asked yet: it may be picked.
-    Unknown,
-    /// It answers.
-    Alive,
-    /// It does not answer in time: picked only if nobody else is there.
-    Suspect,
-    /// It refuses connections, or says that it does not serve: never picked.
-    Dead,
 }
 
 /// One endpoint as seen from outside.
@@ -108,31 +58,6 @@ pub(crate) struct Endpoint {
     breaker: Mutex<Breaker>,
     mark: Arc<Mark>,
     prober: tokio::task::AbortHandle,
-}
-
-/// What the prober and the calls have found out.
-#[derive(Debug, Default)]
-pub(crate) struct Mark {
-    liveness: AtomicU8,
-    /// Wakes the prober: somebody wants to know now.
-    pub(crate) doubt: Notify,
-}
-
-impl Mark {
-    pub(crate) fn get(&self) -> Liveness {
-        match self.liveness.load(Ordering::Relaxed) {
-            0 => Liveness::Unknown,
-            1 => Liveness::Alive,
-            2 => Liveness::Suspect,
-            _ => Liveness::Dead,
-        }
-    }
-
-    pub(crate) fn set(&self, liveness: Liveness) -> Liveness {
-        let before = self.get();
-        self.liveness.store(liveness as u8, Ordering::Relaxed);
-        before
-    }
 }
 
 impl Drop for Endpoint {

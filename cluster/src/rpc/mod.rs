@@ -11,10 +11,15 @@ mod backoff;
 mod breaker;
 mod call;
 mod endpoints;
+mod liveness;
 mod prober;
+mod settings;
+mod status;
 #[cfg(test)]
 mod tests;
 
 pub use breaker::{BreakerSettings, BreakerState};
 pub use call::{CallError, CallOptions};
-pub use endpoints::{EndpointView, Endpoints, EndpointsError, EndpointsSettings, Liveness};
+pub use endpoints::{EndpointView, Endpoints, EndpointsError};
+pub use liveness::Liveness;
+pub use settings::EndpointsSettings;

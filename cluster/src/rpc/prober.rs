@@ -10,8 +10,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::call::never_sent;
-use super::endpoints::{EndpointsSettings, Liveness, Mark};
+use super::liveness::{Liveness, Mark};
+use super::settings::EndpointsSettings;
+use super::status::never_sent;
 
 /// Runs until it is aborted.
 pub(crate) async fn run(

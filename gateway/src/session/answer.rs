@@ -7,6 +7,7 @@ use proto::v1::{Call, CallReply, Failure, SendReply, Welcome, call, call_reply};
 use super::Wire;
 
 mod json_frames;
+mod json_writer;
 mod presence_frames;
 
 use json_frames as frames;
@@ -108,7 +109,9 @@ pub fn request_id_of(call: &Call) -> u32 {
 /// A heartbeat's answer.
 pub fn heartbeat(out: &mut Vec<u8>, wire: Wire, request_id: u32) {
     match wire {
-        Wire::Json => frames::write(out, &frames::Done { cmd: HEARTBEAT, code: 0, id: request_id }),
+        Wire::Json => {
+            json_writer::write(out, &frames::Done { cmd: HEARTBEAT, code: 0, id: request_id })
+        }
         Wire::BinaryMessage => {
             codec::ws::encode_frame(out, codec::ws::Opcode::Binary, &[Kind::Heartbeat as u8])
         }
@@ -240,7 +243,7 @@ pub fn presence_change(out: &mut Vec<u8>, wire: Wire, change: &v1::PresenceChang
 pub fn lagged(out: &mut Vec<u8>, wire: Wire, conversation_id: &str, from_seq: u64) {
     match wire {
         Wire::Json => {
-            frames::write(out, &frames::Lagged { cmd: LAGGED, conversation_id, from_seq })
+            json_writer::write(out, &frames::Lagged { cmd: LAGGED, conversation_id, from_seq })
         }
         _ => {
             let body = v1::Lagged { conversation_id: conversation_id.to_owned(), from_seq };
@@ -252,9 +255,10 @@ pub fn lagged(out: &mut Vec<u8>, wire: Wire, conversation_id: &str, from_seq: u6
 /// The connection is about to be closed.
 pub fn goaway(out: &mut Vec<u8>, wire: Wire, code: u16, reconnect_after_ms: u32, reason: &str) {
     match wire {
-        Wire::Json => {
-            frames::write(out, &frames::Goaway { cmd: GOAWAY, code, reconnect_after_ms, reason })
-        }
+        Wire::Json => json_writer::write(
+            out,
+            &frames::Goaway { cmd: GOAWAY, code, reconnect_after_ms, reason },
+        ),
         _ => {
             let body =
                 v1::Goaway { code: u32::from(code), reconnect_after_ms, reason: reason.to_owned() };
@@ -264,7 +268,7 @@ pub fn goaway(out: &mut Vec<u8>, wire: Wire, code: u16, reconnect_after_ms: u32,
 }
 
 fn binary(out: &mut Vec<u8>, wire: Wire, kind: Kind, body: &impl prost::Message) {
-    frames::with_scratch(|scratch| {
+    json_writer::with_scratch(|scratch| {
         // Writing to a Vec cannot fail.
         let _ = body.encode(scratch);
         frame_parts(out, wire, kind, &[], scratch);

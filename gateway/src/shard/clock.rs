@@ -2,31 +2,17 @@
 
 use proto::error::close_code;
 
+use super::drain::{Drain, LINGER_MS};
 use super::stats;
 use super::turn::Shard;
 use crate::net::poll_set::Token;
 use crate::session::Phase;
 
-/// How long the peer has to finish after our last byte.
-pub(super) const LINGER_MS: u32 = 2_000;
 /// How long answers under way are waited for when the server stops.
 const DRAIN_MS: u32 = 5_000;
 /// When the server stops each client gets a delay of its own, so that this many a millisecond and
 /// shard come back rather than all at once.
 const RECONNECTS_PER_MS: u32 = 5;
-
-/// How far stopping has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Drain {
-    /// Not stopping.
-    No,
-    /// Answers under way are waited for.
-    Finishing { since_ms: u32 },
-    /// GOAWAY was said.
-    Leaving { since_ms: u32 },
-    /// Nothing is left to do.
-    Done,
-}
 
 impl Shard {
     /// The coarse clock: handshakes, silence, lingering, and how stopping goes on.

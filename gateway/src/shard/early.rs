@@ -7,18 +7,17 @@ use std::collections::HashMap;
 use proto::v1::Message;
 
 use super::outbound::Outbound;
-use super::turn::Shard;
 use crate::net::poll_set::Token;
-use crate::session::Phase;
 
 /// Conversations in which connections missed something before their welcome.
 #[derive(Default)]
 pub(super) struct Early(HashMap<Token, Missed>);
 
-struct Missed {
-    marks: Outbound,
+/// What one of them missed.
+pub(super) struct Missed {
+    pub(super) marks: Outbound,
     /// More conversations than are worth a mark each.
-    too_many: bool,
+    pub(super) too_many: bool,
 }
 
 impl Early {
@@ -39,28 +38,9 @@ impl Early {
             self.0.remove(&token);
         }
     }
-}
 
-impl Shard {
-    /// Right behind the welcome: where something was missed, the client is told to pull.
-    pub(super) fn tell_of_early(&mut self, token: Token) {
-        if self.early.0.is_empty() {
-            return;
-        }
-        let Some(Missed { mut marks, too_many }) = self.early.0.remove(&token) else { return };
-        let Some(connection) = self.table.get_mut(token) else { return };
-        if connection.session.phase() != Phase::Open {
-            return;
-        }
-        let first = connection.outbound.is_none();
-        let outbound = connection.outbound.get_or_insert_default();
-        let lags = marks.take_lagged();
-        let fit = lags.iter().all(|lag| outbound.mark_lagged(&lag.conversation_id, lag.from_seq));
-        if first {
-            self.watch_writable(token, true);
-        }
-        if too_many || !fit {
-            self.close_slow(token);
-        }
+    /// What the connection missed, when it is welcomed.
+    pub(super) fn take(&mut self, token: Token) -> Option<Missed> {
+        if self.0.is_empty() { None } else { self.0.remove(&token) }
     }
 }

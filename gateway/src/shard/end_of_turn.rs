@@ -5,7 +5,7 @@ use std::io;
 
 use proto::v1::UpstreamBatch;
 
-use super::clock::Drain;
+use super::drain::Drain;
 use super::outgoing::HeadIndex;
 use super::stats;
 use super::turn::Shard;

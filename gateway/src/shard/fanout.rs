@@ -9,6 +9,7 @@ use proto::v1::{
     CallReply, DeliveryBatch, EventDelivery, Message, SendReply, Target, call_reply::Reply,
 };
 
+use super::early::Missed;
 use super::stats;
 use super::turn::Shard;
 use crate::net::poll_set::Token;
@@ -159,6 +160,25 @@ impl Shard {
             }
             _ => self
                 .write_to(token, Class::Control, |out, wire| answer::call_reply(out, wire, reply)),
+        }
+    }
+
+    /// Right behind the welcome: where something was missed, the client is told to pull.
+    fn tell_of_early(&mut self, token: Token) {
+        let Some(Missed { mut marks, too_many }) = self.early.take(token) else { return };
+        let Some(connection) = self.table.get_mut(token) else { return };
+        if connection.session.phase() != Phase::Open {
+            return;
+        }
+        let first = connection.outbound.is_none();
+        let outbound = connection.outbound.get_or_insert_default();
+        let lags = marks.take_lagged();
+        let fit = lags.iter().all(|lag| outbound.mark_lagged(&lag.conversation_id, lag.from_seq));
+        if first {
+            self.watch_writable(token, true);
+        }
+        if too_many || !fit {
+            self.close_slow(token);
         }
     }
 

@@ -16,6 +16,8 @@
 mod admission;
 mod clock;
 mod connection;
+mod door;
+mod drain;
 mod early;
 mod end_of_turn;
 mod fanout;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::admission::DoorLimits;
-use super::clock::Drain;
+use super::door::DoorLimits;
+use super::drain::Drain;
 use super::stats::Stats;
 use super::turn::{Parts, Shard, TICK_MS};
 use crate::mailbox::Mailbox;

@@ -8,9 +8,9 @@ use proto::error::ErrorCode;
 use proto::v1::{Call, Closed, UpstreamFrame, call};
 use tokio::sync::mpsc;
 
-use super::admission::{Door, DoorLimits};
-use super::clock::{Drain, LINGER_MS};
 use super::connection::Connection;
+use super::door::{Door, DoorLimits};
+use super::drain::{Drain, LINGER_MS};
 use super::early::Early;
 use super::outgoing::{Outgoing, Place};
 use super::stats::{self, Stats};

@@ -1,44 +1,13 @@
 //! The JSON frames. 64-bit ids travel as strings, since JavaScript cannot hold them.
 
-use std::cell::RefCell;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use codec::ws::{Opcode, encode_frame};
 use proto::v1::{self, Failure, call_reply::Reply};
 use serde::Serialize;
 use serde::ser::Serializer;
 
+use super::json_writer::{as_text, is_zero, write};
 use super::{EVENT, LOGIN, PUSH, RESUMED, SEND};
-
-/// Hands out an empty buffer that is kept from call to call.
-pub(super) fn with_scratch<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    thread_local!(static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.clear();
-        work(scratch)
-    })
-}
-
-/// Writes one text message.
-pub(super) fn write(out: &mut Vec<u8>, frame: &impl Serialize) {
-    with_scratch(|scratch| {
-        // Neither our frames nor a Vec can fail to serialise.
-        let written = serde_json::to_writer(&mut *scratch, frame);
-        debug_assert!(written.is_ok());
-        encode_frame(out, Opcode::Text, scratch);
-    });
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
-fn is_zero(id: &u32) -> bool {
-    *id == 0
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
-pub(super) fn as_text<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(id)
-}
 
 #[derive(Serialize)]
 pub(super) struct Done {

@@ -4,7 +4,7 @@ use proto::v1;
 use serde::Serialize;
 
 use super::PRESENCE_CHANGE;
-use super::json_frames::{as_text, write};
+use super::json_writer::{as_text, write};
 
 #[derive(Serialize)]
 struct Device<'a> {

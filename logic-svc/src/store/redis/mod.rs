@@ -11,6 +11,7 @@ mod hot;
 mod link;
 mod lock;
 mod names;
+mod news;
 mod notes;
 mod options;
 mod reports;

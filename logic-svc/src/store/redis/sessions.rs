@@ -10,7 +10,7 @@ use redis::Value;
 use super::batch::Batch;
 use super::client::Client;
 use super::entry::{Entry, Lives, class_of, field_of, name_of, value_of};
-use super::watches::News;
+use super::news::News;
 use super::{scripts, value};
 use crate::domain::UserId;
 use crate::domain::delivery::ConnectionId;

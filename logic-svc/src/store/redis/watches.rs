@@ -8,15 +8,15 @@
 //! all watched users when gateways come or go, so that the users of a dead one are told of by whoever notices first. One
 //! of them does so every [`ROUND_MS`] besides, for what a service that died did not tell any more.
 
-use hashbrown::{HashMap, HashSet};
 use redis::Value;
 
 use super::entry::{Entry, Lives, name_of};
+use super::news::{Answered, News, WAITING_MAX};
 use super::reports::Wholeness;
 use super::sessions::{PIPELINE_MAX, SessionTable};
 use super::{scripts, value};
 use crate::domain::UserId;
-use crate::domain::delivery::{ConnectionId, GatewayNo};
+use crate::domain::delivery::ConnectionId;
 use crate::ports::{StoreError, Turned, UserState, Watches};
 
 /// How long a subscription holds.
@@ -29,66 +29,6 @@ const AGAIN_MS: u64 = 1000;
 const ROUND_MS: u64 = 30_000;
 /// Most watchers of one user.
 const WATCHERS_MAX: u64 = 10_000;
-/// Users looked at in one step.
-const STEP: usize = 1024;
-/// Users and connections that wait to be looked at; beyond, all watched users are.
-const WAITING_MAX: usize = 262_144;
-
-/// What may have to be told.
-#[derive(Debug, Default)]
-pub(super) struct News {
-    /// Users who may have come or gone, and when to look at them.
-    users: HashMap<UserId, u64>,
-    /// Connections that ended, by name.
-    ended: HashSet<String>,
-    /// What new watchers were answered, to be compared once more: news may have overtaken the answer.
-    answered: Vec<Answered>,
-    /// All watched users are to be looked at.
-    all: bool,
-    /// Gateways that lived at the last look.
-    live: Vec<GatewayNo>,
-    next_round_ms: u64,
-}
-
-#[derive(Debug)]
-struct Answered {
-    at_ms: u64,
-    connection: ConnectionId,
-    users: Vec<(UserId, bool)>,
-}
-
-impl News {
-    /// The user may have come or gone.
-    pub(super) fn turned(&mut self, user: UserId, at_ms: u64) {
-        if self.users.len() >= WAITING_MAX {
-            self.all = true;
-        } else if user != 0 {
-            let due = self.users.entry(user).or_insert(at_ms);
-            *due = at_ms.min(*due);
-        }
-    }
-
-    /// The connection ended.
-    pub(super) fn ended(&mut self, name: &str) {
-        if !name.is_empty() && self.ended.len() < WAITING_MAX {
-            self.ended.insert(name.to_owned());
-        }
-    }
-
-    fn due(&mut self, now_ms: u64) -> (Vec<UserId>, Vec<String>, Vec<Answered>) {
-        let due = self.users.iter().filter(|&(_, &at)| at <= now_ms);
-        let users: Vec<UserId> = due.map(|(&user, _)| user).take(STEP).collect();
-        for user in &users {
-            self.users.remove(user);
-        }
-        let ended: Vec<String> = self.ended.iter().take(STEP).cloned().collect();
-        for name in &ended {
-            self.ended.remove(name);
-        }
-        let answered = self.answered.extract_if(.., |one| one.at_ms <= now_ms).collect();
-        (users, ended, answered)
-    }
-}
 
 impl Watches for SessionTable {
     fn states(&self, users: &[UserId]) -> Result<Vec<UserState>, StoreError> {
