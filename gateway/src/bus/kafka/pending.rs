@@ -1,7 +1,8 @@
 //! Who waits for which record, until Kafka has it or does not take it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use proto::error::ErrorCode;
 use proto::v1::{Ack, DeliveryBatch, Failure, SendReply};
@@ -14,35 +15,64 @@ const RETRY_AFTER_MS: u32 = 1_000;
 
 /// Records under way and those that failed.
 #[derive(Debug, Default)]
-pub struct Pending(Mutex<State>);
+pub struct Pending {
+    state: Mutex<State>,
+    changed: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct State {
-    under_way: HashMap<u64, Vec<Origin>>,
+    under_way: HashMap<u64, Record>,
     next: u64,
     frames: usize,
     failed: Vec<Origin>,
+    /// Partitions of records that failed since this was looked at.
+    failing: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Record {
+    partition: usize,
+    origins: Vec<Origin>,
 }
 
 impl Pending {
     /// Remembers who waits for a record; the number is the record's until [`Self::settled`].
-    pub(super) fn remember(&self, origins: Vec<Origin>) -> u64 {
+    pub(super) fn remember(&self, partition: usize, origins: Vec<Origin>) -> u64 {
         let mut state = self.lock();
         state.next += 1;
         let number = state.next;
         state.frames += origins.len();
-        state.under_way.insert(number, origins);
+        state.under_way.insert(number, Record { partition, origins });
         number
     }
 
     /// Kafka has the record, or will not have it. The answer of those whose record failed is due.
     pub(super) fn settled(&self, number: u64, stored: bool) {
         let mut state = self.lock();
-        let Some(origins) = state.under_way.remove(&number) else { return };
+        let Some(Record { partition, origins }) = state.under_way.remove(&number) else { return };
         state.frames -= origins.len();
         if !stored {
             state.failed.extend(origins);
+            state.failing.push(partition);
         }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The answer of those who waited for a record that was not sent is due.
+    pub(super) fn refuse(&self, origins: Vec<Origin>) {
+        self.lock().failed.extend(origins);
+    }
+
+    /// Partitions that did not take a record, since the last time this was asked.
+    pub(super) fn take_failing(&self) -> Vec<usize> {
+        std::mem::take(&mut self.lock().failing)
+    }
+
+    /// Waits until a record is settled, at most so long, and perhaps for nothing: whoever waits looks again.
+    pub(super) fn wait(&self, limit: Duration) {
+        drop(self.changed.wait_timeout(self.lock(), limit));
     }
 
     /// Nothing more will be heard of records under way: they count as failed.
@@ -50,12 +80,18 @@ impl Pending {
         let mut state = self.lock();
         let rest = std::mem::take(&mut state.under_way);
         state.frames = 0;
-        state.failed.extend(rest.into_values().flatten());
+        state.failed.extend(rest.into_values().flat_map(|record| record.origins));
     }
 
     /// Frames whose record is under way.
     pub(super) fn frames(&self) -> usize {
         self.lock().frames
+    }
+
+    /// Records of a partition that are under way. Counted each time: there are few at once.
+    pub(super) fn records(&self, partition: usize) -> usize {
+        let state = self.lock();
+        state.under_way.values().filter(|record| record.partition == partition).count()
     }
 
     /// Tells those whose records failed to send again later, each shard in one batch. Gives how many.
@@ -82,7 +118,7 @@ impl Pending {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Many batches of frames become few records: one a partition and tick, or more where one would be too
 //! large.
 
+use std::collections::VecDeque;
+
 use prost::Message as _;
 use proto::v1::{GatewayRef, UpstreamBatch, UpstreamFrame, UpstreamRecord};
 
@@ -50,17 +52,24 @@ impl Collected {
         self.frames
     }
 
+    /// Who waits for its frames.
+    pub(super) fn into_origins(self) -> Vec<Origin> {
+        origins(self.batches)
+    }
+
     /// The value of the record, and who waits for it.
     #[must_use]
     pub(super) fn seal(self, gateway: GatewayRef) -> (Vec<u8>, Vec<Origin>) {
         let record = UpstreamRecord { gateway: Some(gateway), batches: self.batches };
         let value = record.encode_to_vec();
-        let mut origins = Vec::with_capacity(self.frames);
-        for UpstreamBatch { shard, frames } in record.batches {
-            origins.extend(frames.into_iter().map(|frame| origin(shard, frame)));
-        }
-        (value, origins)
+        (value, origins(record.batches))
     }
+}
+
+fn origins(batches: Vec<UpstreamBatch>) -> Vec<Origin> {
+    let of =
+        |UpstreamBatch { shard, frames }| frames.into_iter().map(move |frame| origin(shard, frame));
+    batches.into_iter().flat_map(of).collect()
 }
 
 fn origin(shard: u32, frame: UpstreamFrame) -> Origin {
@@ -70,34 +79,64 @@ fn origin(shard: u32, frame: UpstreamFrame) -> Origin {
     Origin { shard, slot, generation, request_id, client_msg_id }
 }
 
-/// Regroups the frames of one tick by the partition of their conversation, in their order. The records of
-/// a partition are in order too.
-pub(super) fn regroup(
-    batches: impl IntoIterator<Item = UpstreamBatch>,
-    partitions: usize,
-    partition_of: impl Fn(&str) -> usize,
+/// Frames on their way up by the partition of their conversation, in their order, until that takes another
+/// record.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    partitions: Vec<VecDeque<Collected>>,
+    frames: usize,
     most_bytes: usize,
-) -> Vec<Collected> {
-    const NONE: usize = usize::MAX;
-    let mut open = vec![NONE; partitions];
-    let mut records: Vec<Collected> = Vec::new();
-    for UpstreamBatch { shard, frames } in batches {
-        for frame in frames {
-            let Some(send) = &frame.send else { continue };
-            let bytes = FRAME_BYTES
-                + send.conversation_id.len()
-                + send.client_msg_id.len()
-                + send.content.len();
-            let partition = partition_of(&send.conversation_id);
-            let Some(at) = open.get_mut(partition) else { continue };
-            if records.get(*at).is_none_or(|record| record.bytes + bytes > most_bytes) {
-                *at = records.len();
-                records.push(Collected { partition, ..Collected::default() });
+}
+
+impl Waiting {
+    /// Nothing waits; records get at most so many bytes of frames.
+    pub(super) fn new(partitions: usize, most_bytes: usize) -> Self {
+        let partitions = (0..partitions).map(|_| VecDeque::new()).collect();
+        Self { partitions, frames: 0, most_bytes }
+    }
+
+    /// Adds what a tick took out of the uplink.
+    pub(super) fn add(
+        &mut self,
+        batches: impl IntoIterator<Item = UpstreamBatch>,
+        partition_of: impl Fn(&str) -> usize,
+    ) {
+        for UpstreamBatch { shard, frames } in batches {
+            for frame in frames {
+                let Some(send) = &frame.send else { continue };
+                let bytes = FRAME_BYTES
+                    + send.conversation_id.len()
+                    + send.client_msg_id.len()
+                    + send.content.len();
+                let partition = partition_of(&send.conversation_id);
+                let Some(records) = self.partitions.get_mut(partition) else { continue };
+                if records.back().is_none_or(|last| last.bytes + bytes > self.most_bytes) {
+                    records.push_back(Collected { partition, ..Collected::default() });
+                }
+                if let Some(record) = records.back_mut() {
+                    record.add(shard, frame, bytes);
+                    self.frames += 1;
+                }
             }
-            records[*at].add(shard, frame, bytes);
         }
     }
-    records
+
+    /// The oldest record of a partition.
+    pub(super) fn take(&mut self, partition: usize) -> Option<Collected> {
+        let record = self.partitions.get_mut(partition)?.pop_front()?;
+        self.frames -= record.frames;
+        Some(record)
+    }
+
+    /// How many partitions there are.
+    pub(super) fn partitions(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// Frames that wait.
+    pub(super) fn frames(&self) -> usize {
+        self.frames
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +160,43 @@ mod tests {
     /// Stands for the real partitioner, which has its own tests.
     fn by_last_byte(partitions: usize) -> impl Fn(&str) -> usize {
         move |id| id.bytes().last().map_or(0, usize::from) % partitions
+    }
+
+    /// All records of one tick.
+    fn regroup(
+        batches: impl IntoIterator<Item = UpstreamBatch>,
+        partitions: usize,
+        partition_of: impl Fn(&str) -> usize,
+        most_bytes: usize,
+    ) -> Vec<Collected> {
+        let mut waiting = Waiting::new(partitions, most_bytes);
+        waiting.add(batches, partition_of);
+        let mut records = Vec::new();
+        for partition in 0..partitions {
+            records.extend(std::iter::from_fn(|| waiting.take(partition)));
+        }
+        assert_eq!(waiting.frames(), 0);
+        records
+    }
+
+    #[test]
+    fn what_comes_while_a_partition_is_busy_joins_what_waits_there() {
+        let mut waiting = Waiting::new(2, 2_000);
+        for n in 0..10 {
+            let frames = vec![frame(n, "a", n, 500), frame(n, "b", n, 10)];
+            waiting.add([UpstreamBatch { shard: 0, frames }], by_last_byte(2));
+        }
+        assert_eq!((waiting.frames(), waiting.partitions()), (20, 2));
+        let (a, b) = (usize::from(b'a') % 2, usize::from(b'b') % 2);
+        let numbers = |record: Collected| -> Vec<u32> {
+            record.into_origins().into_iter().map(|origin| origin.request_id).collect()
+        };
+        assert_eq!(waiting.take(b).map(numbers), Some((0..10).collect()));
+        assert_eq!(waiting.take(a).map(numbers), Some(vec![0, 1, 2]));
+        assert_eq!(
+            (waiting.frames(), waiting.take(b).is_none(), waiting.take(7).is_none()),
+            (7, true, true)
+        );
     }
 
     #[test]

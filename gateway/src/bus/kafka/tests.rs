@@ -262,8 +262,18 @@ fn start(
     mailboxes: &Mailboxes,
     uplink: &Arc<Uplink>,
 ) -> std::thread::JoinHandle<()> {
+    start_with(4, log, pending, mailboxes, uplink)
+}
+
+fn start_with(
+    partitions: usize,
+    log: FakeLog,
+    pending: &Arc<Pending>,
+    mailboxes: &Mailboxes,
+    uplink: &Arc<Uplink>,
+) -> std::thread::JoinHandle<()> {
     let identity = Arc::new(Identity::new("g1", 42));
-    let upstream = Upstream::to(log, 4, Arc::clone(pending), identity, mailboxes.clone());
+    let upstream = Upstream::to(log, partitions, Arc::clone(pending), identity, mailboxes.clone());
     let uplink = Arc::clone(uplink);
     std::thread::spawn(move || upstream.run(&uplink))
 }
@@ -336,5 +346,114 @@ fn a_full_queue_is_answered_at_once_and_what_is_under_way_at_the_end_too() {
         thread.join().unwrap();
         let answered: usize = batches(&mailboxes, 1).iter().map(|batch| batch.replies.len()).sum();
         assert_eq!(answered, if full { 0 } else { 20 });
+    }
+}
+
+/// The slots of a record's frames, in order.
+fn slots((_, value, _): &Taken) -> Vec<u32> {
+    let record = UpstreamRecord::decode(&value[..]).unwrap();
+    record.batches.iter().flat_map(|batch| &batch.frames).map(|frame| frame.slot).collect()
+}
+
+/// Kafka that has four records of the only partition and acknowledges none; behind them two frames wait.
+struct Slow {
+    pending: Arc<Pending>,
+    mailboxes: Mailboxes,
+    uplink: Arc<Uplink>,
+    log: FakeLog,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Slow {
+    fn new() -> Self {
+        let (pending, uplink) = (Arc::new(Pending::default()), Arc::new(Uplink::default()));
+        let (mailboxes, log) = (mailboxes(2), FakeLog::default());
+        let thread = start_with(1, log.clone(), &pending, &mailboxes, &uplink);
+        for n in 1..=4 {
+            uplink.messages.offer(one(n)).unwrap();
+            wait_for(|| (log.records.lock().unwrap().len() == n as usize).then_some(()));
+        }
+        for n in 5..=6 {
+            uplink.messages.offer(one(n)).unwrap();
+            wait_for(|| (uplink.messages.held() == 0).then_some(()));
+        }
+        // Many times as long as frames are gathered.
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(log.records.lock().unwrap().len(), 4, "a fifth record is under way");
+        Self { pending, mailboxes, uplink, log, thread }
+    }
+
+    fn number(&self, at: usize) -> u64 {
+        self.log.records.lock().unwrap()[at].2
+    }
+
+    fn close(self) -> Mailboxes {
+        self.uplink.messages.close();
+        self.thread.join().unwrap();
+        assert_eq!(self.pending.frames(), 0);
+        self.mailboxes
+    }
+}
+
+fn one(slot: u32) -> UpstreamBatch {
+    let mut batch = frames(slot + 1);
+    batch.frames.drain(..slot as usize);
+    batch
+}
+
+fn answered(mailboxes: &Mailboxes) -> Vec<u32> {
+    let replies = batches(mailboxes, 1).into_iter().flat_map(|batch| batch.replies);
+    replies.map(|reply| reply.slot).collect()
+}
+
+#[test]
+fn behind_four_records_frames_gather_until_one_is_acknowledged() {
+    let slow = Slow::new();
+    slow.pending.settled(slow.number(0), true);
+    let fifth = wait_for(|| slow.log.records.lock().unwrap().get(4).cloned());
+    assert_eq!(slots(&fifth), [5, 6], "both frames in one record, in their order");
+    for at in 1..5 {
+        slow.pending.settled(slow.number(at), true);
+    }
+    assert_eq!(answered(&slow.close()), [0; 0]);
+}
+
+#[test]
+fn behind_a_record_that_was_not_taken_nobody_waits_as_long_again() {
+    let slow = Slow::new();
+    slow.pending.settled(slow.number(0), false);
+    let mut refused = Vec::new();
+    while refused.len() < 3 {
+        refused.extend(wait_for(|| slow.mailboxes.0[1].next_delivery()).replies);
+    }
+    let mut refused: Vec<u32> = refused.iter().map(|reply| reply.slot).collect();
+    refused.sort_unstable();
+    assert_eq!((refused, slow.log.records.lock().unwrap().len()), (vec![1, 5, 6], 4));
+    for at in 1..4 {
+        slow.pending.settled(slow.number(at), true);
+    }
+    assert_eq!(answered(&slow.close()), [0; 0]);
+}
+
+#[test]
+fn what_waits_when_the_gateway_ends_is_sent_or_answered() {
+    for acknowledged in [true, false] {
+        let slow = Slow::new();
+        if acknowledged {
+            let (pending, first) = (Arc::clone(&slow.pending), slow.number(0));
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(50));
+                pending.settled(first, true);
+            });
+        }
+        let log = slow.log.clone();
+        let mut told = answered(&slow.close());
+        told.sort_unstable();
+        // The fake log acknowledges no record by itself, not even in its flush.
+        let expected: &[u32] = if acknowledged { &[2, 3, 4, 5, 6] } else { &[1, 2, 3, 4, 5, 6] };
+        assert_eq!(
+            (told.as_slice(), log.records.lock().unwrap().len() > 4),
+            (expected, acknowledged)
+        );
     }
 }

@@ -8,7 +8,7 @@ use metrics::{counter, gauge};
 use proto::v1::UpstreamBatch;
 
 use super::pending::Pending;
-use super::regroup::{Collected, RECORD_BYTES, regroup};
+use super::regroup::{Collected, RECORD_BYTES, Waiting};
 use crate::index::Identity;
 use crate::mailbox::Mailboxes;
 use crate::uplink::Uplink;
@@ -27,8 +27,13 @@ const TICK_FRAMES: usize = 8_192;
 /// Frames under way to Kafka beyond which the uplink is left to fill up: then the shards answer BUSY
 /// themselves.
 const UNDER_WAY: usize = 131_072;
-/// How long the thread waits before it looks again whether Kafka has taken some.
+/// How long the thread waits for Kafka to take some before it looks around again.
 const UNDER_WAY_WAIT: Duration = Duration::from_millis(2);
+/// Records of one partition under way at once. Behind them frames gather until one of them is settled: a Kafka that
+/// is slow gets fewer and larger records. Below the five that librdkafka's idempotent producer has under way: with a
+/// sixth its thread would ask the socket over and over until one of them is answered, which takes a core from
+/// whoever is late (`rd_kafka_toppar_producer_serve` of librdkafka 2.12).
+const RECORDS_UNDER_WAY: usize = 4;
 /// How long records under way are waited for at the end.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
 
@@ -82,10 +87,10 @@ pub fn deliveries()
 /// The thread `upstream`.
 pub struct Upstream<L> {
     log: L,
-    partitions: usize,
     pending: Arc<Pending>,
     identity: Arc<Identity>,
     mailboxes: Mailboxes,
+    waiting: Waiting,
     /// When the last tick began, and how long after it the next one may.
     last_tick: Option<(Instant, Duration)>,
 }
@@ -114,7 +119,8 @@ impl<L: Log> Upstream<L> {
         identity: Arc<Identity>,
         mailboxes: Mailboxes,
     ) -> Self {
-        Self { log, partitions, pending, identity, mailboxes, last_tick: None }
+        let waiting = Waiting::new(partitions, RECORD_BYTES);
+        Self { log, pending, identity, mailboxes, waiting, last_tick: None }
     }
 
     /// Sends until the uplink is closed and empty.
@@ -122,21 +128,23 @@ impl<L: Log> Upstream<L> {
         let mut batches = Vec::new();
         while self.take(uplink, &mut batches) {
             self.tick(&mut batches);
-            self.answer_failed();
-            gauge!("corelane_gateway_upstream_under_way").set(self.pending.frames() as f64);
         }
-        self.log.flush(LAST_FLUSH);
-        self.pending.give_up();
-        self.answer_failed();
+        self.finish();
     }
 
     /// Takes what waits; false: that was all.
     fn take(&mut self, uplink: &Uplink, batches: &mut Vec<UpstreamBatch>) -> bool {
-        while self.pending.frames() >= UNDER_WAY {
-            std::thread::sleep(UNDER_WAY_WAIT);
-            self.answer_failed();
+        while self.under_way() >= UNDER_WAY {
+            self.pending.wait(UNDER_WAY_WAIT);
+            self.tick(batches);
         }
-        match uplink.messages.take_all(WAIT, |batch| batches.push(batch)) {
+        let mut wait = WAIT;
+        if self.waiting.frames() > 0 {
+            self.pending.wait(UNDER_WAY_WAIT);
+            self.tick(batches);
+            wait = Duration::ZERO;
+        }
+        match uplink.messages.take_all(wait, |batch| batches.push(batch)) {
             None => return false,
             Some(false) => return true,
             Some(true) => {}
@@ -155,15 +163,25 @@ impl<L: Log> Upstream<L> {
         true
     }
 
-    fn tick(&self, batches: &mut Vec<UpstreamBatch>) {
-        if batches.is_empty() {
-            return;
+    /// Frames that Kafka does not have yet.
+    fn under_way(&self) -> usize {
+        self.pending.frames() + self.waiting.frames()
+    }
+
+    /// Sends what its partition takes, and answers for what was not taken.
+    fn tick(&mut self, batches: &mut Vec<UpstreamBatch>) {
+        self.answer_failed();
+        let count = u32::try_from(self.waiting.partitions()).unwrap_or(u32::MAX);
+        self.waiting.add(batches.drain(..), |id| partition_of(id, count) as usize);
+        for partition in 0..self.waiting.partitions() {
+            while self.pending.records(partition) < RECORDS_UNDER_WAY
+                && let Some(record) = self.waiting.take(partition)
+            {
+                self.send(record);
+            }
         }
-        let count = u32::try_from(self.partitions).unwrap_or(u32::MAX);
-        let partition_of = |id: &str| partition_of(id, count) as usize;
-        for record in regroup(batches.drain(..), self.partitions, partition_of, RECORD_BYTES) {
-            self.send(record);
-        }
+        self.answer_failed();
+        gauge!("corelane_gateway_upstream_under_way").set(self.under_way() as f64);
     }
 
     fn send(&self, record: Collected) {
@@ -171,7 +189,7 @@ impl<L: Log> Upstream<L> {
         let (value, origins) = record.seal(self.identity.current());
         counter!("corelane_gateway_upstream_records_total").increment(1);
         counter!("corelane_gateway_upstream_messages_total").increment(frames as u64);
-        let number = self.pending.remember(origins);
+        let number = self.pending.remember(partition, origins);
         if let Err(error) = self.log.send(partition, &value, number) {
             counter!("corelane_gateway_upstream_refused_total").increment(1);
             tracing::debug!(%error, "a record was not taken");
@@ -179,7 +197,32 @@ impl<L: Log> Upstream<L> {
         }
     }
 
-    fn answer_failed(&self) {
+    /// The last of it: what Kafka does not take in time is answered like everything it did not take.
+    fn finish(mut self) {
+        let end = Instant::now() + LAST_FLUSH;
+        while self.waiting.frames() > 0 && Instant::now() < end {
+            self.pending.wait(UNDER_WAY_WAIT);
+            self.tick(&mut Vec::new());
+        }
+        self.log.flush(end.saturating_duration_since(Instant::now()));
+        for partition in 0..self.waiting.partitions() {
+            self.refuse_waiting(partition);
+        }
+        self.pending.give_up();
+        self.answer_failed();
+    }
+
+    fn refuse_waiting(&mut self, partition: usize) {
+        while let Some(record) = self.waiting.take(partition) {
+            self.pending.refuse(record.into_origins());
+        }
+    }
+
+    /// Behind a record that was not taken nothing is kept waiting: it would be told only after as long again.
+    fn answer_failed(&mut self) {
+        for partition in self.pending.take_failing() {
+            self.refuse_waiting(partition);
+        }
         let count = self.pending.answer_failed(&self.mailboxes);
         if count > 0 {
             counter!("corelane_gateway_upstream_busy_total").increment(count as u64);
