@@ -108,7 +108,7 @@ where
     }
 }
 
-/// How far the ticks have come. Shared with the callbacks of the consumer, which are on the same thread.
+/// How far the ticks have come.
 #[derive(Debug)]
 struct Progress {
     ledger: Arc<Ledger>,
@@ -129,17 +129,21 @@ impl Progress {
     }
 }
 
-/// What a rebalance does to the loop.
-struct Moves {
-    progress: Arc<Mutex<Progress>>,
-    /// Partitions came or went: what is at hand may be old.
-    moved: Arc<AtomicBool>,
+/// The same for the loop and for the callbacks of its consumer, which are on the same thread.
+#[derive(Clone, Debug)]
+struct Shared(Arc<Mutex<Progress>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Moves {
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What a rebalance does to the loop.
+struct Moves {
+    progress: Shared,
+    /// Partitions came or went: what is at hand may be old.
+    moved: Arc<AtomicBool>,
 }
 
 impl Rebalance for Moves {
@@ -150,7 +154,7 @@ impl Rebalance for Moves {
 
     fn revoked(&mut self, _: &[(String, u32)]) {
         // Every tick is worked and sent by now: only acknowledgements may be missing. Those of lost records never come.
-        let ledger = Arc::clone(&self.progress().ledger);
+        let ledger = Arc::clone(&self.progress.lock().ledger);
         if !ledger.failed() && !ledger.acks.wait(REVOKE_LIMIT) {
             tracing::warn!("partitions are given up before all acknowledgements are in");
         }
@@ -158,14 +162,14 @@ impl Rebalance for Moves {
     }
 
     fn last_offsets(&mut self, partitions: &[(String, u32)]) -> Vec<NextOffset> {
-        let mut progress = self.progress();
+        let mut progress = self.progress.lock();
         let offsets = progress.take_committable();
         progress.forget(partitions);
         offsets
     }
 
     fn lost(&mut self, partitions: &[(String, u32)]) {
-        self.progress().forget(partitions);
+        self.progress.lock().forget(partitions);
         self.moved.store(true, Ordering::Relaxed);
     }
 }
@@ -179,7 +183,7 @@ struct Life<'a, H> {
     tag: &'a mut u16,
     /// The one of [`Progress`].
     ledger: Arc<Ledger>,
-    progress: Arc<Mutex<Progress>>,
+    progress: Shared,
     moved: Arc<AtomicBool>,
     consumer: Consumer,
     /// When offsets were committed last.
@@ -194,8 +198,9 @@ where
 {
     let ledger = next_ledger(tag);
     let progress = Progress { ledger: Arc::clone(&ledger), places: Places::default() };
-    let (progress, moved) = (Arc::new(Mutex::new(progress)), Arc::new(AtomicBool::new(false)));
-    let moves = Moves { progress: Arc::clone(&progress), moved: Arc::clone(&moved) };
+    let (progress, moved) =
+        (Shared(Arc::new(Mutex::new(progress))), Arc::new(AtomicBool::new(false)));
+    let moves = Moves { progress: progress.clone(), moved: Arc::clone(&moved) };
     let topics = [parts.outbox.topics().upstream.clone()];
     let instance = options.static_instance.as_deref();
     let consumer = Consumer::group(&options.kafka, &options.group, &topics, instance, moves);
@@ -277,7 +282,7 @@ impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
         self.handle.forget();
         self.ledger = next_ledger(self.tag);
         let places = {
-            let mut progress = self.progress();
+            let mut progress = self.progress.lock();
             // What was done in time is not done again.
             progress.take_committable();
             progress.ledger = Arc::clone(&self.ledger);
@@ -288,10 +293,6 @@ impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
         self.consumer.seek(&places).map_err(|error| format!("{why}; and then {error}"))
     }
 
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn stalled(&self) -> Option<String> {
         let stalled = self.consumer.health().stalled_for().filter(|since| *since > STALLED)?;
         Some(format!("nothing came for {} s while records wait", stalled.as_secs()))
@@ -299,7 +300,7 @@ impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
 
     /// Before any of them is worked: if a tick fails, those behind it have to be read again too.
     fn came(&self, records: &[Record]) {
-        let mut progress = self.progress();
+        let mut progress = self.progress.lock();
         records.iter().for_each(|record| progress.places.came(record));
     }
 
@@ -389,7 +390,7 @@ impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
     }
 
     fn commit(&mut self, mode: CommitMode) {
-        let offsets = self.progress().take_committable();
+        let offsets = self.progress.lock().take_committable();
         if offsets.is_empty() {
             return;
         }
