@@ -60,7 +60,8 @@ const LICENCES: &[&str] = &[
 ];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    // Asked for when it runs: a build folder may outlive the checkout that it was filled from.
+    Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../..")
 }
 
 /// Names and versions of a lock file.
