@@ -6,7 +6,7 @@
 
 use super::{Item, Outcome, Pipeline, Tick};
 use crate::domain::reject::NOT_FOUND;
-use crate::ports::{Found, Members, MessageLog, Publisher, SendKey, Sent, StoreError};
+use crate::ports::{Body, Found, Members, MessageLog, Publisher, SendKey, Sent, StoreError};
 
 /// Most messages in doubt; the oldest give way, and are delivered when their senders try again.
 const DOUBTS_MAX: usize = 65_536;
@@ -43,7 +43,7 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
         }
     }
 
-    /// The places of those that are in the log as they were sent. Their conversations and senders are at hand then.
+    /// The places of those that are in the log. Their conversations and senders are at hand then.
     fn find_all(&mut self, doubts: &mut Vec<Item>) -> Result<Vec<Option<Sent>>, StoreError> {
         for item in doubts.iter_mut() {
             self.load_name(item.sender)?;
@@ -55,12 +55,13 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
         // Whatever its conversation was, it is not there to be delivered to.
         doubts.retain(|item| item.outcome == Outcome::Pending);
         let keys: Vec<SendKey<'_>> = doubts.iter().map(|item| self.send_key(item)).collect();
-        let found = self.log.find(&keys)?.into_iter().zip(doubts.iter());
-        let same = |(found, item): (Option<Found>, &Item)| {
-            let Found { sent, content } = found?;
-            (content? == item.send.content).then_some(sent)
+        let found = self.log.find(&keys)?;
+        let owed = |(found, item): (Option<Found>, &mut Item)| {
+            let Found { sent, body } = found?;
+            item.say(body?);
+            Some(sent)
         };
-        Ok(found.map(same).collect())
+        Ok(found.into_iter().zip(doubts.iter_mut()).map(owed).collect())
     }
 
     /// A message that has its place and is still to be delivered; its sender was answered.
@@ -80,5 +81,11 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
 impl Item {
     pub(super) fn duplicate(&self) -> Self {
         Self { send: self.send.clone(), key: self.key.clone(), ..*self }
+    }
+
+    /// Takes what was stored in place of what came: a retry may differ, but all receivers see one message.
+    pub(super) fn say(&mut self, Body { msg_type, content }: Body) {
+        self.send.msg_type = msg_type;
+        self.send.content = content;
     }
 }

@@ -296,10 +296,11 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
             tick.by_key.iter().map(|&at| self.send_key(&tick.items[at as usize])).collect();
         let found = self.log.find(&keys)?;
         for (&at, found) in tick.by_key.iter().zip(found) {
-            let Some(Found { sent, content }) = found else { continue };
+            let Some(Found { sent, body }) = found else { continue };
             let item = &mut tick.items[at as usize];
             item.settle(sent);
-            if content.is_some_and(|content| content == item.send.content) {
+            if let Some(body) = body {
+                item.say(body);
                 item.outcome = Outcome::Stored;
             }
         }

@@ -232,8 +232,17 @@ pub struct Found {
     /// Its place.
     pub sent: Sent,
     /// What was stored, if its deliveries may never have left: a log shared by several processes cannot tell.
-    /// It is delivered again when the message at hand is the same one.
-    pub content: Option<Bytes>,
+    /// This is delivered then, whatever came with the retry.
+    pub body: Option<Body>,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// Its type.
+    pub msg_type: u32,
+    /// Its content.
+    pub content: Bytes,
 }
 
 /// How a conversation's messages reach its members.

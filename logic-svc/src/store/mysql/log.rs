@@ -14,7 +14,7 @@ use super::sql::{ALTERNATIVES_MAX, Work, repeat, rows_in, rows_of_each};
 use super::{Result, Store};
 use crate::domain::ConversationNo;
 use crate::ports::{
-    Append, AppendError, Found, MessageLog, NewMessage, Run, SendKey, Sent, StoreError,
+    Append, AppendError, Body, Found, MessageLog, NewMessage, Run, SendKey, Sent, StoreError,
 };
 
 /// Most heads kept in memory: about 40 bytes each.
@@ -181,11 +181,11 @@ impl MessageLog for Log {
 
     fn find(&mut self, keys: &[SendKey<'_>]) -> Result<Vec<Option<Found>>> {
         let select = (
-            "SELECT client_msg_id, conversation, sender_id, seq, message_id, content FROM messages WHERE ",
+            "SELECT client_msg_id, conversation, sender_id, seq, message_id, kind, content FROM messages WHERE ",
             "",
         );
         let part = ("(client_msg_id = ? AND conversation = ? AND sender_id = ?)", " OR ");
-        type Stored = (Vec<u8>, u64, u64, u64, u64, Vec<u8>);
+        type Stored = (Vec<u8>, u64, u64, u64, u64, u32, Vec<u8>);
         let stored: Vec<Stored> = self
             .writer
             .repeat(|open| {
@@ -198,10 +198,10 @@ impl MessageLog for Log {
             })
             .map_err(Fault::into_store_error)?;
         let mut found = HashMap::with_capacity(stored.len());
-        for (key, conversation, sender, seq, message_id, content) in stored {
+        for (key, conversation, sender, seq, message_id, msg_type, content) in stored {
+            let body = Some(Body { msg_type, content: content.into() });
             let sent = Sent { seq, message_id };
-            found
-                .insert((key, conversation, sender), Found { sent, content: Some(content.into()) });
+            found.insert((key, conversation, sender), Found { sent, body });
         }
         let find = |key: &SendKey<'_>| {
             found.get(&(key.key.as_bytes().to_vec(), key.conversation, key.sender)).cloned()

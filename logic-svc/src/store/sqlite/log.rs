@@ -63,7 +63,7 @@ impl MessageLog for Log {
 
     fn find(&mut self, keys: &[SendKey<'_>]) -> Result<Vec<Option<Found>>> {
         let writer = self.store.writer();
-        let found = |sent| Found { sent, content: None };
+        let found = |sent| Found { sent, body: None };
         keys.iter().map(|key| Ok(find(&writer, key).map_err(store_error)?.map(found))).collect()
     }
 }

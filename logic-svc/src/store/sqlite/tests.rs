@@ -214,7 +214,7 @@ fn a_repeated_send_stores_nothing_of_its_tick() {
     let ask =
         |conversation, sender| SendKey { key: &key, conversation, sender, sent: Sent::default() };
     let found = fixture.log.find(&[ask(1, 1), ask(1, 2), ask(2, 1)]).unwrap();
-    assert_eq!(found, [Some(Found { sent: sent[0], content: None }), None, None]);
+    assert_eq!(found, [Some(Found { sent: sent[0], body: None }), None, None]);
 }
 
 #[test]

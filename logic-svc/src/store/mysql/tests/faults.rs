@@ -65,7 +65,7 @@ fn repeat_after(at: At, rows: usize, stored: bool) {
     let found = fixture.log.find(&asked).unwrap();
     for (n, found) in found.into_iter().enumerate() {
         let sent = Sent { seq: n as u64 + 2, message_id: ids[n] };
-        assert_eq!(found, Some(Found { sent, content: Some(n.to_string().into()) }));
+        assert_eq!(found, Some(Found { sent, body: said(&n.to_string()) }));
     }
     assert_eq!(fixture.append(&[(no, alice, b"on".to_vec())]).unwrap()[0].seq, rows as u64 + 2);
 }

@@ -84,7 +84,7 @@ fn a_repeated_send_stores_nothing_of_its_tick() {
     let mut keys = vec![ask(&id, one, alice), ask(&id, two, bob), ask(&unknown, one, alice)];
     keys.extend((0..200).map(|_| ask(&id, one, alice)));
     let found = log.find(&keys).unwrap();
-    let expected = Found { sent: sent[0], content: Some("hello".into()) };
+    let expected = Found { sent: sent[0], body: said("hello") };
     assert_eq!(found[..3], [Some(expected.clone()), None, None]);
     assert!(found[3..].iter().all(|one| one.as_ref() == Some(&expected)));
     assert!(log.find(&[]).unwrap().is_empty());

@@ -19,10 +19,15 @@ use mysql::{Conn, Opts};
 use super::*;
 use crate::domain::message::ClientKey;
 use crate::ports::{
-    Append, AppendError, ConversationStore, Ensure, MessageLog, NewMessage, Run, SendKey, Sent,
-    UserStore,
+    Append, AppendError, Body, ConversationStore, Ensure, MessageLog, NewMessage, Run, SendKey,
+    Sent, UserStore,
 };
 use crate::store::appending::append_as;
+
+/// A text as the log has it.
+fn said(text: &str) -> Option<Body> {
+    Some(Body { msg_type: 1, content: text.to_owned().into() })
+}
 
 /// A database that ends with the test.
 pub(super) struct Database {
