@@ -77,8 +77,12 @@ impl Board {
         &self.word
     }
 
+    /// How things stand by the clock: once the deadline has passed, what was held is in doubt, whether or not the
+    /// task has come to say so.
     pub(super) fn standing(&self) -> Standing {
-        *self.standing.borrow()
+        let shown = *self.standing.borrow();
+        let doubtful = shown.state == State::Held && self.word.good_until() <= boottime_ns();
+        if doubtful { Standing { state: State::InDoubt, ..shown } } else { shown }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Standing> {
@@ -135,8 +139,10 @@ mod tests {
         board.unanswered();
         assert_eq!(board.standing().state, State::Held);
         board.held(7, Some(3), boottime_ns());
-        board.unanswered();
-        assert_eq!(board.standing(), Standing { state: State::InDoubt, epoch: 7, worker: Some(3) });
+        let in_doubt = Standing { state: State::InDoubt, epoch: 7, worker: Some(3) };
+        assert_eq!(board.standing(), in_doubt, "the task has not been there yet");
+        assert!(board.unanswered(), "and then says so to those who wait for news");
+        assert_eq!((board.standing(), board.unanswered()), (in_doubt, false));
         board.held(7, Some(3), boottime_ns() + 60_000_000_000);
         assert_eq!(board.standing().state, State::Held);
         board.lost();
