@@ -22,7 +22,8 @@ async fn a_restart_is_survived_with_everything_held() {
     let (epoch, id) = (registration.epoch(), worker.id());
 
     server.process.kill();
-    until("the registration is in doubt", || registration.standing().state == State::InDoubt).await;
+    let standings = || (registration.standing().state, worker.standing().state);
+    until("both are in doubt", || standings() == (State::InDoubt, State::InDoubt)).await;
     assert!(!registration.valid() && !worker.is_good());
     until("the list is in doubt", || discovery.in_doubt()).await;
     assert_eq!(ids(&discovery), ["gw-1"], "the last known members stay");
