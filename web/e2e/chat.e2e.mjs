@@ -134,7 +134,9 @@ test("a group: create, join by id, members, leave", async () => {
   await bob.sees("Carol is in!");
   await until("three members", async () => (await alice.id("thread-subtitle").textContent()) === "3 members");
   await bob.send("Me too");
+  await bob.sees("Me too", "sent");
   await carol.sees("Me too");
+  await alice.sees("Me too");
   assert.deepEqual(await alice.transcript(), await bob.transcript());
   await alice.picture("04-group-desktop-light");
 
@@ -243,6 +245,7 @@ test("a reload keeps the session and shows the history", async () => {
   for (let i = 1; i <= count; i++) await (i % 2 ? alice : bob).send(`line ${i}`);
   await alice.sees(`line ${count - (count % 2 ? 0 : 1)}`, "sent");
   await bob.sees(`line ${count - (count % 2 ? 1 : 0)}`, "sent");
+  await alice.sees(`line ${count - 1}`);
   const whole = await alice.transcript();
   noHoles(whole);
 

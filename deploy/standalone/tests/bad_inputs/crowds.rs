@@ -67,7 +67,7 @@ fn withstand(name: &str, at_once: &[u8], trickle: &[u8]) {
     let after = process::settled(server.pid());
     println!("{name}: {before:?}, {warm:?}, {after:?}");
     assert_eq!(before.descriptors, after.descriptors, "{name}");
-    assert!(after.private_kib <= warm.private_kib + 2_048, "{name}: {warm:?} -> {after:?}");
+    assert!(after.anonymous_kib <= warm.anonymous_kib + 2_048, "{name}: {warm:?} -> {after:?}");
 }
 
 /// The honest pair.
@@ -155,13 +155,13 @@ fn receivers_that_never_read() {
         while bob.next().unwrap()["payload"]["seq"] != number {}
         if number % 100 == 0 {
             let now = process::held(server.pid());
-            most.private_kib = most.private_kib.max(now.private_kib);
+            most.anonymous_kib = most.anonymous_kib.max(now.anonymous_kib);
         }
     }
     println!("{before:?}, at most {most:?}");
     // What waits, twice over for queues that grow by doubling, and the caches of the store.
     let allowed = (RECEIVERS * ROOM_KIB * 2 + 24 * 1_024) as u64;
-    assert!(most.private_kib <= before.private_kib + allowed, "{before:?} -> {most:?}");
+    assert!(most.anonymous_kib <= before.anonymous_kib + allowed, "{before:?} -> {most:?}");
     drop(deaf);
     assert_eq!(alice.ask(&json!({"cmd":0}))["code"], 0);
 }

@@ -7,16 +7,17 @@ use crate::common::PATIENCE;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
     pub(crate) descriptors: usize,
-    pub(crate) private_kib: u64,
+    pub(crate) anonymous_kib: u64,
 }
 
 pub(crate) fn held(pid: u32) -> Held {
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    // Clean pages are the program's file: private or shared as other tests come and go.
-    let dirty = rollup.lines().find(|line| line.starts_with("Private_Dirty:")).unwrap();
-    let private_kib = dirty.split_whitespace().nth(1).unwrap().parse().unwrap();
-    Held { descriptors, private_kib }
+    // Not `Private_Dirty`: pages of the program's file count there while they are not on the disk yet, if no other
+    // test runs the same file just then.
+    let anonymous = rollup.lines().find(|line| line.starts_with("Anonymous:")).unwrap();
+    let anonymous_kib = anonymous.split_whitespace().nth(1).unwrap().parse().unwrap();
+    Held { descriptors, anonymous_kib }
 }
 
 /// What it holds once its descriptors have not changed for longer than closed connections linger.

@@ -41,7 +41,7 @@ fn every_bad_input_gets_its_answer_and_leaves_nothing_behind() {
     let after = process::settled(server.pid());
     println!("{} rows, {ROUNDS} rounds: {warm:?} -> {after:?}", rows.len());
     assert_eq!(after.descriptors, warm.descriptors);
-    assert!(after.private_kib <= warm.private_kib + GROWTH_MAX_KIB, "{warm:?} -> {after:?}");
+    assert!(after.anonymous_kib <= warm.anonymous_kib + GROWTH_MAX_KIB, "{warm:?} -> {after:?}");
     // A retry of what was sent before it all: the same connection, the same place.
     assert_eq!(healthy.send("bad", "before", "still here?")["seq"], 1);
     assert_eq!(healthy.pull("bad", 0, 10)["payload"].as_array().unwrap().len(), 1);

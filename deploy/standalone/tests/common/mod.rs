@@ -297,6 +297,14 @@ impl Client {
         self.text(&frame.to_string());
     }
 
+    /// Several frames in one piece, so that no time passes between them.
+    pub fn together(&mut self, frames: &[Value]) {
+        for frame in frames {
+            self.socket.write(Message::text(frame.to_string())).unwrap();
+        }
+        self.socket.flush().unwrap();
+    }
+
     /// The next data frame, or the close code.
     pub fn next(&mut self) -> Result<Value, u16> {
         loop {
@@ -323,7 +331,7 @@ impl Client {
 
     /// Sends a message and returns its answer.
     pub fn send(&mut self, conversation: &str, msg_id: &str, content: &str) -> Value {
-        self.ask(&json!({"cmd":2,"msg_id":msg_id,"conversation_id":conversation,"payload":{"content":content,"msg_type":1}}))
+        self.ask(&message(conversation, msg_id, content))
     }
 
     pub fn pull(&mut self, conversation: &str, cursor_seq: u64, limit: u32) -> Value {
@@ -344,6 +352,11 @@ impl Client {
     pub fn expect_silence(&mut self) {
         assert_eq!(self.ask(&json!({"cmd":0})), json!({"cmd":0,"code":0}));
     }
+}
+
+/// The frame that sends a message.
+pub fn message(conversation: &str, msg_id: &str, content: &str) -> Value {
+    json!({"cmd":2,"msg_id":msg_id,"conversation_id":conversation,"payload":{"content":content,"msg_type":1}})
 }
 
 pub fn data_dir() -> TempDir {
