@@ -88,10 +88,12 @@ impl Pending {
         self.lock().frames
     }
 
-    /// Records of a partition that are under way. Counted each time: there are few at once.
-    pub(super) fn records(&self, partition: usize) -> usize {
+    /// Whether a partition has fewer than `most` records under way, and did not fail to take one since
+    /// [`Self::take_failing`] was asked. Counted each time: there are few at once.
+    pub(super) fn takes_more(&self, partition: usize, most: usize) -> bool {
         let state = self.lock();
-        state.under_way.values().filter(|record| record.partition == partition).count()
+        let under_way = state.under_way.values().filter(|record| record.partition == partition);
+        under_way.count() < most && !state.failing.contains(&partition)
     }
 
     /// Tells those whose records failed to send again later, each shard in one batch. Gives how many.
@@ -129,5 +131,23 @@ fn refusal(origin: Origin, failure: &Failure) -> SendReply {
         generation,
         ack: Some(Ack { request_id, client_msg_id, ..Ack::default() }),
         failure: Some(failure.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What waits behind the record that failed would be told only after as long again.
+    #[test]
+    fn a_partition_that_failed_takes_no_more_until_that_was_looked_at() {
+        let pending = Pending::default();
+        let first = pending.remember(1, Vec::new());
+        pending.remember(1, Vec::new());
+        assert!(!pending.takes_more(1, 2) && pending.takes_more(0, 2));
+        pending.settled(first, false);
+        assert!(!pending.takes_more(1, 2) && pending.takes_more(0, 2));
+        assert_eq!(pending.take_failing(), [1]);
+        assert!(pending.takes_more(1, 2));
     }
 }

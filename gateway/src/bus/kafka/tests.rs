@@ -1,7 +1,9 @@
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cluster::kafka::SendError;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use prost::Message as _;
 use proto::error::ErrorCode;
 use proto::v1::{
@@ -262,7 +264,7 @@ fn start(
     mailboxes: &Mailboxes,
     uplink: &Arc<Uplink>,
 ) -> std::thread::JoinHandle<()> {
-    start_with(4, log, pending, mailboxes, uplink)
+    start_with(4, log, pending, mailboxes, uplink, UnderWay::default())
 }
 
 fn start_with(
@@ -271,11 +273,40 @@ fn start_with(
     pending: &Arc<Pending>,
     mailboxes: &Mailboxes,
     uplink: &Arc<Uplink>,
+    seen: UnderWay,
 ) -> std::thread::JoinHandle<()> {
     let identity = Arc::new(Identity::new("g1", 42));
     let upstream = Upstream::to(log, partitions, Arc::clone(pending), identity, mailboxes.clone());
     let uplink = Arc::clone(uplink);
-    std::thread::spawn(move || upstream.run(&uplink))
+    std::thread::spawn(move || metrics::with_local_recorder(&seen, || upstream.run(&uplink)))
+}
+
+/// What the thread shows as under way: frames in records and frames that wait.
+#[derive(Clone, Default)]
+struct UnderWay(Arc<AtomicU64>);
+
+impl UnderWay {
+    fn frames(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::SeqCst))
+    }
+}
+
+impl Recorder for UnderWay {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(Arc::clone(&self.0))
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
 }
 
 fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
@@ -296,8 +327,10 @@ fn a_tick_makes_few_records_and_a_failed_one_is_answered_busy_in_one_batch() {
     let log = FakeLog::default();
     uplink.messages.offer(frames(100)).unwrap();
     let thread = start(log.clone(), &pending, &mailboxes, &uplink);
-    wait_for(|| (pending.frames() == 100).then_some(()));
-    let records = log.records.lock().unwrap().clone();
+    let held = |taken: &[Taken]| taken.iter().map(|record| slots(record).len()).sum::<usize>();
+    let records = wait_for(|| {
+        Some(log.records.lock().unwrap().clone()).filter(|records| held(records) == 100)
+    });
     assert!((1..=4).contains(&records.len()), "{} records for 100 messages", records.len());
     let mut failed = 0;
     for (at, (_, value, number)) in records.iter().enumerate() {
@@ -368,14 +401,15 @@ impl Slow {
     fn new() -> Self {
         let (pending, uplink) = (Arc::new(Pending::default()), Arc::new(Uplink::default()));
         let (mailboxes, log) = (mailboxes(2), FakeLog::default());
-        let thread = start_with(1, log.clone(), &pending, &mailboxes, &uplink);
+        let seen = UnderWay::default();
+        let thread = start_with(1, log.clone(), &pending, &mailboxes, &uplink, seen.clone());
         for n in 1..=4 {
             uplink.messages.offer(one(n)).unwrap();
             wait_for(|| (log.records.lock().unwrap().len() == n as usize).then_some(()));
         }
         for n in 5..=6 {
             uplink.messages.offer(one(n)).unwrap();
-            wait_for(|| (uplink.messages.held() == 0).then_some(()));
+            wait_for(|| (seen.frames() == f64::from(n)).then_some(()));
         }
         // Many times as long as frames are gathered.
         std::thread::sleep(Duration::from_millis(50));

@@ -174,7 +174,7 @@ impl<L: Log> Upstream<L> {
         let count = u32::try_from(self.waiting.partitions()).unwrap_or(u32::MAX);
         self.waiting.add(batches.drain(..), |id| partition_of(id, count) as usize);
         for partition in 0..self.waiting.partitions() {
-            while self.pending.records(partition) < RECORDS_UNDER_WAY
+            while self.pending.takes_more(partition, RECORDS_UNDER_WAY)
                 && let Some(record) = self.waiting.take(partition)
             {
                 self.send(record);
