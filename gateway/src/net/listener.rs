@@ -25,18 +25,23 @@ pub fn open(
     count: usize,
     congestion_control: Option<&str>,
 ) -> io::Result<Vec<TcpListener>> {
-    // SO_REUSEPORT would let a second server steal half of our connections without a word:
-    // a socket that does not share finds out first. It listens for a moment, as binding alone
-    // does not collide with a listener under SO_REUSEADDR.
-    let exclusive = bind(addr, false)?;
-    exclusive.listen(1)?;
-    let addr = local_addr(&exclusive)?;
-    drop(exclusive);
-    (0..count).map(|_| listen(addr, congestion_control)).collect()
+    // SO_REUSEPORT would let a second server steal half of our connections without a word: the first
+    // socket does not share until it listens, and so finds out (binding alone does not collide with a
+    // listener under SO_REUSEADDR). The kernel asks for the option when another one binds: the others
+    // join it, and at no time is the port anybody else's.
+    let first = listen(addr, false, congestion_control)?;
+    first.set_reuse_port(true)?;
+    let addr = local_addr(&first)?;
+    let others = (1..count).map(|_| listen(addr, true, congestion_control));
+    std::iter::once(Ok(first)).chain(others).map(|socket| socket.map(Into::into)).collect()
 }
 
-fn listen(addr: SocketAddr, congestion_control: Option<&str>) -> io::Result<TcpListener> {
-    let socket = bind(addr, true)?;
+fn listen(
+    addr: SocketAddr,
+    share_port: bool,
+    congestion_control: Option<&str>,
+) -> io::Result<Socket> {
+    let socket = bind(addr, share_port)?;
     // Inherited by every accepted socket: no system call per connection.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(UNSENT_MAX_BYTES)?;
@@ -46,7 +51,7 @@ fn listen(addr: SocketAddr, congestion_control: Option<&str>) -> io::Result<TcpL
     }
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Says what may be named; the kernel's own words would be "no such file or directory".
@@ -131,5 +136,23 @@ mod tests {
         let addr = listeners[0].local_addr().unwrap();
         assert_eq!(addr, listeners[1].local_addr().unwrap());
         assert_eq!(open(addr, 1, None).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    /// Also with the one that did not share its port at first.
+    #[test]
+    fn connections_are_spread_over_all_shards() {
+        use super::super::sockets::{Accepted, accept};
+        let listeners = open("127.0.0.1:0".parse().unwrap(), 3, None).unwrap();
+        let addr = listeners[0].local_addr().unwrap();
+        let _peers: Vec<_> =
+            (0..300).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+        let (mut accepted, begun) = ([0; 3], std::time::Instant::now());
+        while accepted.iter().sum::<u32>() < 300 {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{accepted:?} of 300");
+            for (listener, count) in listeners.iter().zip(&mut accepted) {
+                *count += u32::from(matches!(accept(listener), Accepted::Connection(..)));
+            }
+        }
+        assert!(accepted.iter().all(|&count| count > 30), "{accepted:?}");
     }
 }
