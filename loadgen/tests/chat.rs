@@ -83,7 +83,7 @@ fn every_wire_form_works() {
 #[test]
 fn saturation_keeps_windows_full() {
     let report =
-        run(&Server::start(None), "--rate max --window 4 --duration 300ms --payload-bytes 512");
+        run(&Server::start(None), "--rate max --window 4 --duration 2s --payload-bytes 512");
     assert!(report.passed, "{:?}", report.failures);
     assert!(report.counters.sent > 24, "{:?}", report.counters);
     assert_eq!(report.counters.sent, report.counters.acked);

@@ -210,20 +210,29 @@ fn problem(status: StatusCode, code: &str, detail: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::{Domain, Socket, Type};
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
+    use std::time::Instant;
     use tower::ServiceExt as _;
 
     /// A server that answers each request with what it got, `answers` times a connection, then hangs up.
-    fn server(answers: usize) -> String {
+    /// `lasting`: connections that will answer once more; known before their last answer goes out.
+    fn server(answers: usize, lasting: &Arc<AtomicUsize>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
+        let lasting = Arc::clone(lasting);
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
+                let lasting = Arc::clone(&lasting);
+                lasting.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
-                    for _ in 0..answers {
+                    for left in (0..answers).rev() {
                         let mut got = vec![0; 65_536];
                         let Ok(count @ 1..) = stream.read(&mut got) else { return };
+                        if left == 0 {
+                            lasting.fetch_sub(1, Ordering::SeqCst);
+                        }
                         let head = format!(
                             "HTTP/1.1 200 OK\r\nContent-Length: {count}\r\nKeep-Alive: timeout=9\r\n\r\n"
                         );
@@ -236,17 +245,27 @@ mod tests {
         format!("http://{addr}")
     }
 
-    /// An address where nobody listens.
-    fn nobody() -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("http://{}", listener.local_addr().unwrap())
+    /// An address where nobody listens, and nobody else may for as long as it is held.
+    fn nobody() -> (Socket, String) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let addr = socket.local_addr().unwrap().as_socket().unwrap();
+        (socket, format!("http://{addr}"))
     }
 
-    fn proxy(urls: &[String]) -> Router {
+    fn proxy(urls: &[&str]) -> Arc<Proxy> {
         let service =
-            |url: &String| Service { id: url.clone(), grpc: String::new(), http: url.clone() };
+            |&url: &&str| Service { id: url.to_owned(), grpc: String::new(), http: url.to_owned() };
         let (_, services) = watch::channel(Arc::new(urls.iter().map(service).collect()));
-        Proxy::new(services).router()
+        Proxy::new(services)
+    }
+
+    /// Kept connections that are not known to have ended; `None`: one may still be put there.
+    fn kept(proxy: &Proxy) -> Option<usize> {
+        let all_are_there = Arc::strong_count(&proxy.kept) == 1;
+        let kept = proxy.kept.lock().unwrap();
+        let open = kept.values().flatten().filter(|sender| !sender.is_closed()).count();
+        all_are_there.then_some(open)
     }
 
     async fn ask(router: &Router, request: Request) -> (StatusCode, HeaderMap, String) {
@@ -264,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_goes_on_without_what_is_for_one_hop() {
-        let router = proxy(&[server(9)]);
+        let router = proxy(&[&server(9, &Arc::default())]).router();
         let (status, headers, got) = ask(&router, request("http://elsewhere/api/v1/me?a=b")).await;
         assert_eq!(status, StatusCode::OK);
         assert!(got.starts_with("GET /api/v1/me?a=b HTTP/1.1\r\n"), "{got}");
@@ -277,20 +296,27 @@ mod tests {
     /// Kept connections that were hung up meanwhile, and services that are gone, cost nobody an answer.
     #[tokio::test]
     async fn who_cannot_be_reached_is_passed_over() {
-        let router = proxy(&[nobody(), server(1), nobody(), server(2)]);
+        let ((_a, a), (_b, b), lasting) = (nobody(), nobody(), Arc::default());
+        let proxy = proxy(&[&a, &server(1, &lasting), &b, &server(2, &lasting)]);
+        let router = proxy.router();
         for n in 0..24 {
             let (status, _, got) = ask(&router, request(&format!("/api/{n}"))).await;
             assert_eq!(status, StatusCode::OK, "{got}");
             assert!(got.starts_with(&format!("GET /api/{n} ")), "{got}");
-            // The end of a connection is seen a moment after the answer.
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            // A connection is kept, and its end seen, a moment after the answer.
+            let answered = Instant::now();
+            while kept(&proxy) != Some(lasting.load(Ordering::SeqCst)) {
+                assert!(answered.elapsed() < Duration::from_secs(10), "{:?}", kept(&proxy));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         }
     }
 
     #[tokio::test]
     async fn when_nobody_is_there_it_says_so() {
-        for router in [proxy(&[]), proxy(&[nobody()])] {
-            let (status, headers, body) = ask(&router, request("/api/v1/me")).await;
+        let (_held, nobody) = nobody();
+        for proxy in [proxy(&[]), proxy(&[&nobody])] {
+            let (status, headers, body) = ask(&proxy.router(), request("/api/v1/me")).await;
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
             assert_eq!(headers[CONTENT_TYPE], "application/problem+json");
             assert_eq!(headers[RETRY_AFTER], "1");

@@ -1,13 +1,14 @@
 //! A gateway as a process, its clients, and the servers behind it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use cluster::{etcd, kafka};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use tungstenite::{Message, WebSocket};
 
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -68,7 +69,12 @@ impl World {
     }
 
     pub(crate) fn gateway(&self, gateway_id: &str) -> Gateway {
-        let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Held, but without listening, until the gateway listens there: meanwhile nobody is given the port,
+        // and whoever asks for it by its number gets it.
+        let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        held.set_reuse_address(true).unwrap();
+        held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let unused = held.local_addr().unwrap().as_socket().unwrap();
         let mut command = self.command(gateway_id);
         command.args(["--metrics-listen", &unused.to_string()]);
         Gateway::ready(command.stdout(Stdio::piped()).spawn().unwrap(), unused)
@@ -162,7 +168,20 @@ impl Client {
     }
 
     pub(crate) fn send(&mut self, conversation: &str, msg_id: &str) {
-        self.say(&json!({"cmd": 2, "msg_id": msg_id, "conversation_id": conversation, "payload": {"content": msg_id}}));
+        self.send_all(conversation, [msg_id.to_owned()]);
+    }
+
+    /// Sends some messages as one piece.
+    pub(crate) fn send_all(
+        &mut self,
+        conversation: &str,
+        msg_ids: impl IntoIterator<Item = String>,
+    ) {
+        for id in msg_ids {
+            let frame = json!({"cmd": 2, "msg_id": id, "conversation_id": conversation, "payload": {"content": id}});
+            self.0.write(Message::text(frame.to_string())).unwrap();
+        }
+        self.0.flush().unwrap();
     }
 
     /// The next frame with this command; others are passed over.

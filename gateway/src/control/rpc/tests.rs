@@ -168,6 +168,15 @@ impl World {
     }
 }
 
+/// Waits until it holds; `seen` is what is told when it does not come to that.
+async fn until<T: std::fmt::Debug>(holds: impl Fn() -> bool, seen: impl Fn() -> T) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", seen());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 fn call(slot: u32, request: call::Request) -> Call {
     Call { shard: 0, slot, generation: 0, user_id: 0, request: Some(request) }
 }
@@ -210,9 +219,12 @@ async fn logins_and_ends_go_in_order_one_batch_at_a_time() {
     }
     world.uplink.calls.offer(vec![login(500)]).unwrap();
     expected.push("login 500".into());
-    // All of it is taken in while the first batch is under way.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    fake.overlapping.store(false, Ordering::SeqCst);
+    // All of it is taken in while the first batch is under way: a request that comes behind it is answered,
+    // and of the batch it is known that it waits for what is held here.
+    world.uplink.calls.offer(vec![pull(501, 1)]).unwrap();
+    expected.insert(0, "1 repeatable".into());
+    assert!(matches!(world.replies(1).await[0].reply, Some(Reply::Page(_))));
+    until(|| fake.overlapping.swap(false, Ordering::SeqCst), || fake.seen()).await;
     drop(held);
     let replies = world.replies(201).await;
     assert!(replies.iter().all(|reply| matches!(reply.reply, Some(Reply::Welcome(_)))));
@@ -295,11 +307,7 @@ async fn all_sessions_are_reported_in_parts_and_kicks_are_executed() {
     };
     // The first answer asked for it; now everybody is in, and it is asked for once more.
     world.report_all.ask();
-    let begun = Instant::now();
-    while !reported(&world).ends_with(&[4096, 904]) {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", reported(&world));
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(|| reported(&world).ends_with(&[4096, 904]), || reported(&world)).await;
     let last = world.doors.logic.reports.lock().unwrap().pop().unwrap();
     assert_eq!((last.connections, last.gateway.unwrap().epoch), (5000, 3));
     let session = &last.sessions[0];

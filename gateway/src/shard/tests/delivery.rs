@@ -223,13 +223,15 @@ fn a_mailbox_that_is_never_empty_keeps_nobody_waiting() {
 fn a_push_that_comes_before_the_welcome_is_told_of_behind_it() {
     on_every_driver(|io| {
         let mut server = start(io, serve(), |_| {});
+        let (mut other, other_call) = server.log_in(2);
         let mut peer = server.connect();
         peer.send(handshake("/ws?user_id=u1").as_bytes());
         let call = server.next_call();
         server.push(&call, "hot", 7..9, 10);
         server.push(&call, "cool", 3..4, 10);
-        // Orders go first within a turn: the welcome has to come in a later one.
-        std::thread::sleep(Duration::from_millis(100));
+        // Orders overtake deliveries: the welcome is put in when those before this one have been looked at.
+        server.push(&other_call, "behind", 1..2, 10);
+        assert_eq!(other.next_json()["conversation_id"], "behind");
         server.welcome(&call, 1);
         peer.upgraded();
         let marks: Vec<_> = (0..2)
