@@ -21,6 +21,7 @@ use rustix::process::{
 };
 
 use crate::interrupt::Interrupt;
+use crate::procfs::{self, stat};
 
 /// The variable that carries the mark.
 const VARIABLE: &str = "CORELANE_DAEMON";
@@ -188,7 +189,7 @@ pub(crate) fn find_all(mark: &Mark) -> anyhow::Result<Vec<Daemon>> {
         let Some(pid) = Pid::from_raw(pid) else { continue };
         // The start is read on both sides of the environment: both belong to one process then.
         let Some(before) = stat(pid).filter(|stat| !stat.ended()) else { continue };
-        let environment = environment(pid, before, &mut text);
+        let environment = procfs::environment(pid, before, &mut text);
         let after = stat(pid).map(|stat| stat.started);
         if mark.is_in(environment) && after == Some(before.started) {
             found.push((before.parent, Daemon { pid, started: before.started }));
@@ -197,21 +198,6 @@ pub(crate) fn find_all(mark: &Mark) -> anyhow::Result<Vec<Daemon>> {
     let pids: Vec<i32> = found.iter().map(|(_, daemon)| daemon.pid()).collect();
     found.sort_by_key(|(parent, daemon)| (pids.contains(parent), daemon.started));
     Ok(found.into_iter().map(|(_, daemon)| daemon).collect())
-}
-
-/// The environment of a process as far as it fits here; empty where it is somebody else's. While a program replaces itself
-/// by another the kernel shows none for a moment, and to whoever is reading no more: hence one call for all of it.
-fn environment(pid: Pid, stat: Stat, text: &mut [u8]) -> &[u8] {
-    const LOOKS: u32 = 50;
-    let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
-    for _ in 0..LOOKS {
-        match File::open(&path).and_then(|mut file| file.read(text)) {
-            Ok(0) if !stat.is_kernel(pid) => thread::sleep(Duration::from_millis(1)),
-            Ok(length) => return &text[..length],
-            Err(_) => break,
-        }
-    }
-    &[]
 }
 
 /// The process that carries a mark (not one it has forked), if it runs.
@@ -355,42 +341,6 @@ pub(crate) fn tail(log: &Path) -> String {
     format!(" (log: {}){shown}", log.display())
 }
 
-/// What `/proc/PID/stat` says of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stat {
-    state: char,
-    parent: i32,
-    started: u64,
-}
-
-impl Stat {
-    /// Whether it is a thread of the kernel, which has no environment.
-    fn is_kernel(self, pid: Pid) -> bool {
-        const KTHREADD: i32 = 2;
-        self.parent == KTHREADD || pid.as_raw_nonzero().get() == KTHREADD
-    }
-
-    /// Whether it only waits to be collected.
-    fn ended(self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x')
-    }
-}
-
-fn stat(pid: Pid) -> Option<Stat> {
-    parse_stat(&fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?)
-}
-
-/// The name in brackets may hold anything, brackets and spaces included.
-fn parse_stat(text: &str) -> Option<Stat> {
-    let (_, fields) = text.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let parent = fields.next()?.parse().ok()?;
-    // Fields 3 and 4 are taken; the start is field 22.
-    let started = fields.nth(17)?.parse().ok()?;
-    Some(Stat { state, parent, started })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,18 +352,6 @@ mod tests {
             environment: Vec::new(),
             folder: folder.to_path_buf(),
             log: folder.join("log"),
-        }
-    }
-
-    #[test]
-    fn the_start_is_read_whatever_the_name() {
-        let fields = "S 7 1 1 0 -1 4194560 1 0 0 0 1 2 3 4 20 0 1 0 98765 1000 2";
-        for name in ["a", "a b", ") S 1", "(x) ("] {
-            let stat = parse_stat(&format!("12 ({name}) {fields}")).unwrap();
-            assert_eq!(stat, Stat { state: 'S', parent: 7, started: 98765 }, "{name}");
-        }
-        for broken in ["", "12 (a", "12 (a) S", "12 (a) S 7 1 1"] {
-            assert_eq!(parse_stat(broken), None, "{broken}");
         }
     }
 

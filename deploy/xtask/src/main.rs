@@ -14,6 +14,7 @@ mod interrupt;
 mod job;
 mod pinned;
 mod ports;
+mod procfs;
 mod repo;
 mod scratch;
 mod server;
