@@ -7,8 +7,8 @@ use serde::Serialize;
 pub struct Reading {
     /// Open connections.
     pub connections: usize,
-    /// Its private dirty pages, in bytes.
-    pub private_dirty_bytes: u64,
+    /// Its anonymous pages, in bytes.
+    pub anonymous_bytes: u64,
 }
 
 /// Bytes per connection over the steps in which the process grew.
@@ -21,8 +21,8 @@ pub struct Reading {
 pub fn per_connection(readings: &[Reading]) -> f64 {
     let (mut bytes, mut connections) = (0, 0);
     for step in readings.windows(2) {
-        let grown = step[1].private_dirty_bytes.saturating_sub(step[0].private_dirty_bytes);
-        if step[1].private_dirty_bytes >= step[0].private_dirty_bytes {
+        let grown = step[1].anonymous_bytes.saturating_sub(step[0].anonymous_bytes);
+        if step[1].anonymous_bytes >= step[0].anonymous_bytes {
             bytes += grown;
             connections += step[1].connections.saturating_sub(step[0].connections);
         }
@@ -43,7 +43,7 @@ mod tests {
 
     fn readings(list: &[(usize, u64)]) -> Vec<Reading> {
         list.iter()
-            .map(|&(connections, private_dirty_bytes)| Reading { connections, private_dirty_bytes })
+            .map(|&(connections, anonymous_bytes)| Reading { connections, anonymous_bytes })
             .collect()
     }
 

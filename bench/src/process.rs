@@ -11,8 +11,10 @@ use serde::Serialize;
 pub struct Memory {
     /// Resident set: everything mapped and present, shared libraries included.
     pub rss_bytes: u64,
-    /// Pages only this process has and has written: what it would give back by ending.
-    pub private_dirty_bytes: u64,
+    /// Pages it has written that belong to no file: stacks, heaps, tables, what it has changed of its program. Not its
+    /// private dirty pages: among those are all of a program file that is not on the disk yet, unless somebody else maps
+    /// the file, too, so that they come and go by the size of the program.
+    pub anonymous_bytes: u64,
     /// The part of the resident set in transparent huge pages. When it changes between two
     /// readings, the difference between them is coarse (2 MiB steps).
     pub huge_page_bytes: u64,
@@ -89,7 +91,7 @@ fn parse_smaps_rollup(text: &str) -> anyhow::Result<Memory> {
     };
     Ok(Memory {
         rss_bytes: bytes("Rss:")?,
-        private_dirty_bytes: bytes("Private_Dirty:")?,
+        anonymous_bytes: bytes("Anonymous:")?,
         huge_page_bytes: bytes("AnonHugePages:")?,
     })
 }
@@ -114,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn written_memory_shows_as_private() {
+    fn written_memory_shows_as_anonymous() {
         const BYTES: usize = 64 << 20;
         let before = Observed::this().memory().unwrap();
         let block = std::hint::black_box(vec![1u8; BYTES]);
         let after = Observed::this().memory().unwrap();
-        let grown = after.private_dirty_bytes.saturating_sub(before.private_dirty_bytes);
+        let grown = after.anonymous_bytes.saturating_sub(before.anonymous_bytes);
         assert!(grown >= BYTES as u64 * 9 / 10, "{grown} bytes after writing {}", block.len());
-        assert!(after.rss_bytes >= after.private_dirty_bytes);
+        assert!(after.rss_bytes >= after.anonymous_bytes);
     }
 
     #[test]
@@ -135,9 +137,9 @@ mod tests {
     fn kernel_formats_are_read() {
         assert_eq!(parse_schedstat("123456 789 10\n").unwrap(), 123_456);
         assert!(parse_schedstat("").is_err());
-        let text = "Rss:  2048 kB\nPss: 1 kB\nPrivate_Dirty:      1024 kB\nAnonHugePages:  0 kB\n";
+        let text = "Rss:  2048 kB\nPss: 1 kB\nAnonymous:      1024 kB\nAnonHugePages:  0 kB\n";
         let memory = parse_smaps_rollup(text).unwrap();
-        assert_eq!((memory.rss_bytes, memory.private_dirty_bytes), (2 << 20, 1 << 20));
+        assert_eq!((memory.rss_bytes, memory.anonymous_bytes), (2 << 20, 1 << 20));
         assert!(parse_smaps_rollup("Rss: 1 kB\n").is_err());
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use codec::ws::{Opcode, encode_frame};
 use common::{report, serve, unit};
 use serde_json::{Value, json};
+use tungstenite::handshake::server::Request;
 
 const RECEIVERS: u64 = 20;
 const MESSAGES: u64 = 30;
@@ -35,8 +36,16 @@ fn broadcaster(to_receiver: fn(usize, Vec<u8>) -> Vec<Vec<u8>>) -> String {
     let everybody = Arc::new(Mutex::new((0, Vec::<TcpStream>::new())));
     serve(move |stream| {
         let raw = stream.try_clone().unwrap();
-        let Ok(mut socket) = tungstenite::accept(stream) else { return };
-        everybody.lock().unwrap().1.push(raw);
+        // From before it is answered until it is on the list nobody sends: it misses nothing once it knows it is in.
+        let mut list = None;
+        // The error type of the callback is the library's.
+        #[allow(clippy::result_large_err)]
+        let answer = |_: &Request, response| {
+            list = Some(everybody.lock().unwrap());
+            Ok(response)
+        };
+        let Ok(mut socket) = tungstenite::accept_hdr(stream, answer) else { return };
+        list.take().expect("it was answered").1.push(raw);
         while let Ok(message) = socket.read() {
             if !message.is_binary() {
                 continue;
@@ -131,7 +140,7 @@ fn chat() -> String {
         let mut user = String::new();
         // The error type of the callback is the library's.
         #[allow(clippy::result_large_err)]
-        let check = |request: &tungstenite::handshake::server::Request, response| {
+        let check = |request: &Request, response| {
             user = request.uri().query().unwrap_or_default().to_owned();
             Ok(response)
         };

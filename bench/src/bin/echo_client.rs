@@ -154,7 +154,7 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     sleep(settle);
     let after = server.memory()?;
     let idle_bytes_per_connection = growth::per_connection(&steps);
-    let added = after.private_dirty_bytes as f64 - idle.private_dirty_bytes as f64;
+    let added = after.anonymous_bytes as f64 - idle.anonymous_bytes as f64;
     let after_bytes_per_connection = idle_bytes_per_connection + added / args.connections as f64;
     let memory = MemoryReport {
         start,
@@ -187,8 +187,8 @@ fn open(
     let mut connections = args.warm_connections;
     let mut connecting = Duration::ZERO;
     let read = |connections| -> anyhow::Result<Reading> {
-        let private_dirty_bytes = server.memory()?.private_dirty_bytes;
-        Ok(Reading { connections, private_dirty_bytes })
+        let anonymous_bytes = server.memory()?.anonymous_bytes;
+        Ok(Reading { connections, anonymous_bytes })
     };
     let mut readings = vec![read(connections)?];
     for part in growth::parts(args.connections - args.warm_connections, args.steps) {

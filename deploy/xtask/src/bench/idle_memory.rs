@@ -194,7 +194,7 @@ fn rows_of(args: &Args, subject: Subject) -> Vec<Row> {
 fn result(args: &Args, rows: &[Row]) -> String {
     let Load { connections, outstanding, payload } = args.load;
     let mut text = format!(
-        "\n{connections} connections. Idle: growth of the process's private dirty pages beyond the \
+        "\n{connections} connections. Idle: growth of the process's anonymous pages beyond the \
          first {WARM_CONNECTIONS} connections, which were opened and used before, divided by the \
          others; they are opened in {STEPS} steps, and a step in which the server gave memory back \
          is left out. All growth: since before the first connection, divided by all; below zero \
@@ -217,7 +217,7 @@ fn result(args: &Args, rows: &[Row]) -> String {
         let mb = |bytes: u64| bytes as f64 / 1e6;
         let all = |report: &Report| {
             let (start, after) = (&report.memory.start, &report.memory.after);
-            let grown = after.private_dirty_bytes as f64 - start.private_dirty_bytes as f64;
+            let grown = after.anonymous_bytes as f64 - start.anonymous_bytes as f64;
             grown / connections as f64
         };
         let columns = [

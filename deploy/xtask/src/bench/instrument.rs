@@ -46,7 +46,7 @@ pub(super) struct Memory {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Reading {
     pub(super) rss_bytes: u64,
-    pub(super) private_dirty_bytes: u64,
+    pub(super) anonymous_bytes: u64,
     pub(super) huge_page_bytes: u64,
 }
 
