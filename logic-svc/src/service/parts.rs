@@ -70,8 +70,7 @@ impl Parts {
             Arc::new(LeasedIds::new(worker, Arc::clone(&clock), snowflake::time_ms(newest)));
         let outbox = Outbox::new(settings.kafka.clone(), topics, Arc::clone(&gateways));
         let outbox = Arc::new(outbox.map_err(|error| ServiceError(error.to_string()))?);
-        let redis = RedisOptions::new(&settings.redis, &settings.redis_prefix);
-        let redis = Client::new(redis.map_err(|error| ServiceError::of("redis", error))?);
+        let redis = redis(settings)?;
         let table = Arc::new(SessionTable::new(
             redis.clone(),
             Arc::clone(&gateways),
@@ -172,6 +171,13 @@ fn operation_settings(settings: &Settings) -> ops::Settings {
         logouts_elsewhere: true,
         event_members_max: settings.config.event_members_max,
     }
+}
+
+fn redis(settings: &Settings) -> Result<Client> {
+    let mut options = RedisOptions::new(&settings.redis, &settings.redis_prefix)
+        .map_err(|error| ServiceError::of("redis", error))?;
+    options.tick_timeout = settings.redis_tick_timeout;
+    Ok(Client::new(options))
 }
 
 fn mysql_options(settings: &Settings) -> MysqlOptions {

@@ -51,6 +51,7 @@ const SERVERS: &[Key] = &[
     Key::new("mysql_write_connections", whole(1, 256), "2", "Most connections for the rare changes, besides the one for messages"),
     Key::new("redis", Kind::Url(&["redis", "redis+cluster", "sentinel"]), "redis://127.0.0.1:6379", "Redis: redis://HOST:PORT/DB, redis://A:P,B:P for a cluster, sentinel://A:P,B:P/NAME").secret(),
     Key::new("redis_prefix", Kind::Text, "", "Put before every key in Redis"),
+    Key::new("redis_tick_timeout", time(1, 60_000), "100ms", "How long Redis may be silent while messages wait for where their receivers are; after that every gateway is asked for them, until Redis answers again"),
     Key::new("etcd", Kind::List, "http://127.0.0.1:2379", "URLs of etcd's members"),
     Key::new("etcd_root", Kind::Text, "/corelane", "What all keys in etcd begin with"),
     Key::new("lease_ttl_s", whole(1, 600), "5", "Seconds after which a service that does not answer is gone, and its worker id in doubt"),
@@ -106,6 +107,7 @@ pub struct Settings {
     pub(super) mysql_write_connections: usize,
     pub(super) redis: String,
     pub(super) redis_prefix: String,
+    pub(super) redis_tick_timeout: Duration,
     pub(super) etcd: etcd::Settings,
     pub(super) config: Config,
     pub(super) fanout_switch_members: u32,
@@ -195,6 +197,7 @@ impl Settings {
             mysql_write_connections: values.integer("mysql_write_connections")?,
             redis: values.text("redis")?.to_owned(),
             redis_prefix: values.text("redis_prefix")?.to_owned(),
+            redis_tick_timeout: values.duration("redis_tick_timeout")?,
             etcd: etcd(&values)?,
             config: config(&values)?,
             fanout_switch_members: values.integer("fanout_switch_members")?,
@@ -344,6 +347,8 @@ mod tests {
         assert_eq!(ours.hash_memory_kib, theirs.hash_memory_kib);
         assert_eq!(ours.tick_max_messages, theirs.tick_max_messages);
         assert_eq!(settings.roles, ["ingest", "rpc", "tasks"]);
+        let redis = crate::store::redis::Options::new(&settings.redis, "").unwrap();
+        assert_eq!(settings.redis_tick_timeout, redis.tick_timeout);
     }
 
     #[test]
