@@ -19,8 +19,12 @@ use crate::job::Group;
 const LONGEST_S: u64 = 1200;
 /// Between the end of the load and a verdict: reconnecting, answers, reading everything back.
 const FINISH: Duration = Duration::from_secs(150);
-/// Between the start of a load and the moment its messages are surely under way.
-const SETTLE: Duration = Duration::from_secs(2);
+/// Sixty connections and their conversations take well under a second, on a machine that is not busy.
+const SETUP: Duration = Duration::from_secs(120);
+/// What the load generator says when messages begin.
+const BEGUN: &str = "stage: load";
+/// Between its first message and the moment that many are surely under way.
+const SETTLE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(20);
 /// Faults that clients put right by themselves: a message pushed again is dropped by its seq.
 const HARMLESS: [&str; 1] = ["duplicate"];
@@ -105,7 +109,7 @@ impl Load {
         for url in plan.urls {
             command.args(["--url", url]);
         }
-        let fixed = "--reconnect --until-input-ends --audit all --connections 60 --rate 100 \
+        let fixed = "--reconnect --until-input-ends --stages --audit all --connections 60 --rate 100 \
                      --heartbeat 2s --ack-timeout 3s --drain 60s --max-duplicates 1000000000";
         command
             .args(fixed.split_whitespace())
@@ -126,18 +130,30 @@ impl Load {
         Ok(load)
     }
 
-    /// Sixty connections and their conversations take well under a second.
     fn wait_for_messages(&mut self, interrupt: &Interrupt) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        while begun.elapsed() < SETTLE {
-            if let Some(status) = self.child.try_wait().context("cannot wait for loadgen")? {
-                bail!("loadgen ended before the load ({status}){}", daemon::tail(&self.log));
+        let deadline = Instant::now() + SETUP;
+        while !daemon::said(&self.log, 0, |line| line.trim_end() == BEGUN) {
+            if Instant::now() > deadline {
+                bail!("loadgen does not come to its load{}", daemon::tail(&self.log));
             }
-            if interrupt.raised() {
-                bail!("interrupted");
-            }
-            thread::sleep(TICK);
+            self.go_on(interrupt)?;
         }
+        let settled = Instant::now() + SETTLE;
+        while Instant::now() < settled {
+            self.go_on(interrupt)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a moment; an error when it ended.
+    fn go_on(&mut self, interrupt: &Interrupt) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait().context("cannot wait for loadgen")? {
+            bail!("loadgen ended before the load ({status}){}", daemon::tail(&self.log));
+        }
+        if interrupt.raised() {
+            bail!("interrupted");
+        }
+        thread::sleep(TICK);
         Ok(())
     }
 
