@@ -7,5 +7,7 @@ pub mod etcd;
 pub mod kafka;
 pub mod log;
 pub mod metrics;
+#[cfg(test)]
+mod own_address;
 pub mod rpc;
 pub mod settings;

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use common::{Harness, batch, call, frame, seq};
 use logic_svc::config::Config;
@@ -157,22 +157,39 @@ fn all_messages(h: &Harness, user: u64, conversation: &str) -> Vec<proto::v1::Me
     }
 }
 
-/// Ticks as fast as they are taken, until told to end.
+/// Whether history was merged.
+fn is_merged(h: &Harness) -> bool {
+    h.count("SELECT count(*) FROM history") > 0
+}
+
+/// Ticks as fast as they are taken: so many, and then until history was merged while they went on.
 struct Endless<'a> {
-    n: usize,
-    end: usize,
+    h: &'a Harness,
+    least: usize,
+    until: Instant,
     user: u64,
+    sent: &'a AtomicUsize,
     done: &'a AtomicBool,
+}
+
+impl Endless<'_> {
+    fn is_enough(&self, sent: usize) -> bool {
+        // Looking costs a connection: now and then.
+        sent >= self.least
+            && sent.is_multiple_of(50)
+            && (is_merged(self.h) || Instant::now() > self.until)
+    }
 }
 
 impl UpstreamSource for Endless<'_> {
     fn recv(&mut self, into: &mut Vec<UpstreamBatch>, _: Duration) -> Received {
-        if self.n == self.end {
+        let sent = self.sent.load(Ordering::Relaxed);
+        if self.is_enough(sent) {
             self.done.store(true, Ordering::Relaxed);
             return Received::Closed;
         }
-        into.push(tick(0, self.n, self.user));
-        self.n += 1;
+        into.push(tick(0, sent, self.user));
+        self.sent.store(sent + 1, Ordering::Relaxed);
         Received::Some
     }
 }
@@ -183,10 +200,11 @@ fn reading_goes_on_while_writing_and_merging_do() {
     let h = harness(dir.path().to_owned());
     let user = h.login("alice", "", 0, 1).user_id;
     h.tick(vec![tick(1, 0, user)]);
-    let done = AtomicBool::new(false);
+    let (sent, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let mut rounds = 0;
     std::thread::scope(|scope| {
-        let source = Endless { n: 0, end: 600, user, done: &done };
+        let until = Instant::now() + Duration::from_secs(60);
+        let source = Endless { h: &h, least: 600, until, user, sent: &sent, done: &done };
         scope.spawn(|| h.service().run_ingest(source));
         while !done.load(Ordering::Relaxed) {
             rounds += 1;
@@ -208,6 +226,6 @@ fn reading_goes_on_while_writing_and_merging_do() {
     });
     let total: usize =
         (0..CONVERSATIONS).map(|at| all_messages(&h, user, &format!("g{at}")).len()).sum();
-    assert_eq!(total, 601 * TICK);
-    assert!(h.count("SELECT count(*) FROM history") > 0, "merging took part");
+    assert_eq!(total, (1 + sent.into_inner()) * TICK);
+    assert!(is_merged(&h), "merging took part");
 }

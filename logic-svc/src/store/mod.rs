@@ -4,6 +4,8 @@
 mod appending;
 #[cfg(feature = "cluster")]
 pub(crate) mod mysql;
+#[cfg(all(test, feature = "cluster"))]
+mod own_port;
 pub mod presence;
 #[cfg(feature = "cluster")]
 pub mod redis;

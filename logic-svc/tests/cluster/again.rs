@@ -1,5 +1,5 @@
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use cluster::kafka::{TopicSpec, Topics};
@@ -26,7 +26,11 @@ fn counter(metrics: SocketAddr, name: &str) -> u64 {
 #[ignore = "needs the servers of `cargo xtask servers up`"]
 fn records_that_kafka_did_not_take_are_read_again_by_the_same_consumer() {
     let mut world = World::new();
-    let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Nobody else gets the port that it keeps; whoever is told it can listen there beside it.
+    let keeper = tokio::net::TcpSocket::new_v4().unwrap();
+    keeper.set_reuseaddr(true).unwrap();
+    keeper.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let metrics = keeper.local_addr().unwrap();
     let a = world.start("a", &["--metrics-listen", &metrics.to_string()], &[]);
     let (alice, bob) = (world.login(a, "alice", 1).0, world.login(a, "bob", 2).0);
     world.report(a, &[(alice, 1), (bob, 2)]);

@@ -114,7 +114,7 @@ impl World {
         Some(GatewayRef { id: GATEWAY.to_owned(), epoch: self.epoch() })
     }
 
-    /// Starts a service and waits until it is ready.
+    /// Starts a service and waits until it is ready. Of an argument given again the last counts.
     pub(crate) fn start(&mut self, name: &str, more: &[&str], env: &[(&str, &str)]) -> usize {
         let mut command = Command::new(env!("CARGO_BIN_EXE_logic-svc"));
         let prefix = &self.prefix;
@@ -125,7 +125,8 @@ impl World {
             .args(["--redis-prefix", &format!("{prefix}:"), "--etcd-root", &format!("/{prefix}")])
             .args(["--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--dev-login"])
             .args(["--kafka-session-timeout", "6s", "--hash-memory-kib", "64"])
-            .args(["--lease-ttl-s", "2"])
+            // However long a tick waits on a busy machine, messages go to connections by their numbers.
+            .args(["--lease-ttl-s", "2", "--redis-tick-timeout", "10s"])
             .args(more)
             .envs(env.iter().copied())
             .stdout(Stdio::piped());

@@ -8,13 +8,15 @@ use rustix::process::Signal;
 use super::super::{Settings, State, boottime_ns};
 use super::link::Link;
 use super::server::Server;
-use super::{connect, ids, settings, soon, until};
+use super::{connect, ids, lasting, settings, soon, until};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "starts an etcd of its own"]
 async fn a_restart_is_survived_with_everything_held() {
     let mut server = Server::start();
-    let etcd = server.connect(&settings(&server.url())).await;
+    // Once it is there again etcd gives every lease its whole time: so long a first renewal may take.
+    let settings = Settings { lease_ttl_s: 6, ..settings(&server.url()) };
+    let etcd = server.connect(&settings).await;
     let registration = etcd.register("gateways", "gw-1", "x", true).await.unwrap();
     let worker = etcd.lease_worker(1023, "test").await.unwrap();
     let discovery = etcd.discover("gateways").await.unwrap();
@@ -28,7 +30,7 @@ async fn a_restart_is_survived_with_everything_held() {
     until("the list is in doubt", || discovery.in_doubt()).await;
     assert_eq!(ids(&discovery), ["gw-1"], "the last known members stay");
     // Away for longer than any lease lasts.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(ids(&discovery), ["gw-1"]);
     assert!(etcd.put_config("log", "debug").await.unwrap_err().is_temporary());
 
@@ -176,7 +178,8 @@ async fn when_the_line_to_one_endpoint_dies_the_next_takes_over_in_time() {
     let server = Server::start();
     let first = Link::to(server.address()).await;
     let endpoints = vec![first.url().to_owned(), server.url()];
-    let settings = Settings { endpoints, lease_ttl_s: 8, ..settings(&server.url()) };
+    let request_timeout = Duration::from_secs(1);
+    let settings = Settings { endpoints, request_timeout, ..lasting(settings(&server.url())) };
     let etcd = server.connect(&settings).await;
     let registration = etcd.register("gateways", "gw-1", "x", true).await.unwrap();
     let discovery = etcd.discover("gateways").await.unwrap();

@@ -21,9 +21,14 @@ fn settings(endpoint: &str) -> Settings {
         endpoints: vec![endpoint.to_owned()],
         root: format!("/corelane-test/{unique}"),
         lease_ttl_s: 2,
-        dial_timeout: Duration::from_secs(1),
-        request_timeout: Duration::from_secs(1),
+        dial_timeout: Duration::from_secs(3),
+        request_timeout: Duration::from_secs(3),
     }
+}
+
+/// With leases that a busy machine does not lose, for what is kept rather than runs out.
+fn lasting(settings: Settings) -> Settings {
+    Settings { lease_ttl_s: 10, ..settings }
 }
 
 /// Waits until `holds`; fails the test when it never does.

@@ -1,9 +1,10 @@
 //! An etcd of a test's own.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::own_address::own_address;
 
 /// A child process that is killed when the test ends, however it ends.
 pub(super) struct Process(pub(super) Child);
@@ -37,7 +38,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (client, peer) = (free_address(), free_address());
+        let (client, peer) = (own_url(), own_url());
         let process = spawn(&folder, &client, &peer);
         Self { folder, client, peer, process }
     }
@@ -77,9 +78,8 @@ impl Server {
     }
 }
 
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+fn own_url() -> String {
+    format!("http://{}", own_address())
 }
 
 fn spawn(folder: &tempfile::TempDir, client: &str, peer: &str) -> Process {

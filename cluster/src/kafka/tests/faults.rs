@@ -3,13 +3,12 @@
 use rdkafka::mocking::MockCluster;
 
 use super::*;
+use crate::own_address::own_address;
 
 /// A port that nobody listens on.
 fn nobody() -> Settings {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    let brokers = socket.local_addr().expect("it is bound").to_string();
     Settings {
-        brokers,
+        brokers: own_address().to_string(),
         message_timeout_ms: 1_000,
         statistics_interval_ms: 100,
         ..Settings::default()
@@ -26,7 +25,7 @@ fn in_time<T>(what: &str, run: impl FnOnce() -> T) -> T {
 
 #[test]
 fn a_producer_without_a_broker_gives_records_back() {
-    let (producer, told) = recording(&nobody());
+    let (producer, told) = recording(&Settings { message_timeout_ms: 5_000, ..nobody() });
     producer.send("t", 0, None, b"x", &Headers::default(), 1).expect("the queue has room");
     assert_eq!(producer.in_flight(), 1);
     assert!(!producer.is_up());
@@ -50,14 +49,15 @@ fn a_producer_that_is_dropped_accounts_for_its_records() {
 #[test]
 fn the_queue_of_a_producer_is_bounded() {
     let extra = vec![("producer.queue.buffering.max.messages".to_owned(), "10".to_owned())];
-    let (producer, told) = recording(&Settings { extra, ..nobody() });
+    let settings = Settings { extra, message_timeout_ms: 60_000, ..nobody() };
+    let (producer, told) = recording(&settings);
     let sent = (0..11).map(|token| producer.send("t", 0, None, b"", &Headers::default(), token));
     let refused: Vec<_> = sent.filter_map(Result::err).collect();
     assert_eq!(refused, [SendError::QueueFull]);
     let large = vec![0; 2_000_000];
     let refused = producer.send("t", 0, None, &large, &Headers::default(), 99);
     assert_eq!(refused, Err(SendError::TooLarge));
-    assert!(producer.flush(PATIENCE));
+    drop(producer);
     assert_eq!(notes(&told).len(), 10, "what is refused is not told again");
 }
 

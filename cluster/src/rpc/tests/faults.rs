@@ -78,7 +78,8 @@ async fn a_frozen_endpoint_is_asked_last() {
     let frozen = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
     let address = frozen.local_addr().expect("it is bound").to_string();
     let well = Server::start();
-    let endpoints = endpoints(&[]);
+    let settings = EndpointsSettings { probe_timeout_ms: 3_000, ..patient() };
+    let endpoints = endpoints_with(settings, &[]);
     endpoints.set_endpoints(vec![address.clone(), well.address()]);
     let uri = format!("http://{address}");
     let suspect = || {
@@ -114,10 +115,9 @@ async fn an_endpoint_that_drains_is_left_out() {
 #[tokio::test]
 async fn a_breaker_opens_and_closes_again() {
     let server = Server::start();
-    let breaker = BreakerSettings { failures: 3, open_ms: 50, open_max_ms: 100, trials: 1 };
-    let settings = EndpointsSettings { breaker, ..EndpointsSettings::default() };
-    let endpoints = Endpoints::new("test", settings).expect("on a runtime");
-    endpoints.set_endpoints(vec![server.address()]);
+    let breaker = BreakerSettings { failures: 3, open_ms: 500, open_max_ms: 1_000, trials: 1 };
+    let settings = EndpointsSettings { breaker, ..patient() };
+    let endpoints = endpoints_with(settings, &[&server]);
     let state = || endpoints.view()[0].breaker;
     server.set(Mood::Unavailable);
     for _ in 0..3 {
@@ -144,9 +144,8 @@ async fn a_breaker_opens_and_closes_again() {
 async fn a_caller_that_gives_up_blocks_no_trial() {
     let server = Server::start();
     let breaker = BreakerSettings { failures: 1, open_ms: 10, open_max_ms: 10, trials: 1 };
-    let settings = EndpointsSettings { breaker, ..EndpointsSettings::default() };
-    let endpoints = Endpoints::new("test", settings).expect("on a runtime");
-    endpoints.set_endpoints(vec![server.address()]);
+    let settings = EndpointsSettings { breaker, ..patient() };
+    let endpoints = endpoints_with(settings, &[&server]);
     server.set(Mood::Unavailable);
     endpoints.call(once(), ask).await.expect_err("it fails");
     server.set(Mood::Hanging);

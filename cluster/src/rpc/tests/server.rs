@@ -13,6 +13,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use crate::own_address::own_address;
+
 /// How it answers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Mood {
@@ -42,8 +44,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start() -> Server {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Server { address: any, script: Arc::default(), runtime: None };
+        let mut server = Server { address: own_address(), script: Arc::default(), runtime: None };
         server.restart();
         server
     }
@@ -57,9 +58,8 @@ impl Server {
             .expect("a runtime");
         let incoming = {
             let _entered = runtime.enter();
-            TcpIncoming::bind(self.address).expect("the port is free")
+            TcpIncoming::bind(self.address).expect("the port is ours")
         };
-        self.address = incoming.local_addr().expect("it is bound");
         let service = HealthServer::new(Answers(Arc::clone(&self.script)));
         runtime.spawn(async move {
             let server = tonic::transport::Server::builder().add_service(service);

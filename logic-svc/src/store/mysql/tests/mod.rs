@@ -29,6 +29,8 @@ fn said(text: &str) -> Option<Body> {
     Some(Body { msg_type: 1, content: text.to_owned().into() })
 }
 
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A database that ends with the test.
 pub(super) struct Database {
     pub(super) url: String,
@@ -50,8 +52,13 @@ impl Database {
         Self { url, name: format!("corelane_test_{}", uuid::Uuid::new_v4().simple()) }
     }
 
+    /// With limits that a busy machine does not reach; what waits in vain still fails by them.
     pub(super) fn options(&self) -> Options {
-        Options::new(self.url.clone(), self.name.clone())
+        Options {
+            statement_timeout: PATIENCE,
+            connect_timeout: PATIENCE,
+            ..Options::new(self.url.clone(), self.name.clone())
+        }
     }
 
     pub(super) fn open(&self) -> Arc<Store> {
@@ -126,7 +133,7 @@ impl Fixture {
 
 /// Short limits, for tests in which the server does not answer.
 pub(super) fn impatient(mut options: Options) -> Options {
-    options.statement_timeout = Duration::from_secs(1);
-    options.connect_timeout = Duration::from_secs(1);
+    options.statement_timeout = Duration::from_secs(3);
+    options.connect_timeout = Duration::from_secs(3);
     options
 }

@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
 use crate::ports::{Backend, HistoryStore};
+use crate::store::own_port::own_port;
 
 struct Server {
     dir: tempfile::TempDir,
@@ -18,7 +19,7 @@ struct Server {
 impl Server {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = own_port();
         let data = dir.path().join("data");
         let installed = Command::new("mariadb-install-db")
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
@@ -96,7 +97,7 @@ fn is_unavailable<T: std::fmt::Debug>(done: &Result<T, StoreError>) -> bool {
 fn a_server_that_is_killed_and_comes_back_has_what_was_acknowledged() {
     let mut server = Server::start();
     let database = Database::on(server.url());
-    let mut fixture = Fixture::with(&impatient(database.options()), 1 << 30);
+    let mut fixture = Fixture::new(&database);
     let (no, alice) = (fixture.conversations[0], fixture.users[0]);
     let mut directory = Directory::new(Arc::clone(&fixture.store));
     for round in 0..2 {
@@ -113,7 +114,7 @@ fn a_server_that_is_killed_and_comes_back_has_what_was_acknowledged() {
         assert!(is_unavailable(&fixture.store.ensure_users(&["new"], 1)));
         assert!(is_unavailable(&crate::ports::Members::conversation(&mut directory, "dm_1_2")));
         assert!(!fixture.store.can_write());
-        assert!(begun.elapsed() < Duration::from_secs(20), "nothing hangs");
+        assert!(begun.elapsed() < PATIENCE, "nothing waits for its limit");
         server.start_again();
         assert_eq!(fixture.store.last_seq(no).unwrap(), round * 100 + 100);
         assert!(fixture.store.can_write());
@@ -147,7 +148,7 @@ fn a_server_that_is_frozen_makes_nobody_wait_for_ever() {
             "{refused:?}"
         );
     }
-    assert!(waited < Duration::from_secs(20), "{waited:?}");
+    assert!(waited < Duration::from_secs(60), "{waited:?}");
     // The frozen statement may take place after all: the next tick finds out.
     let mut sent = fixture.append(&tick);
     for _ in 0..20 {

@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::reports::wait_until;
 use super::*;
@@ -8,7 +8,7 @@ use crate::ports::{RouteCache, RouteRequest};
 #[ignore = "needs the servers of `cargo xtask servers up`"]
 fn a_server_that_hangs_costs_one_wait_and_comes_back() {
     let server = Server::start(&[]);
-    let space = Space::at(&server.address());
+    let space = Space::hasty(&server.address());
     let (table, mut warm) = (space.table(), space.warm());
     change(&table, 8, vec![login(1, "a", space.on(1, 1))]).unwrap();
     server.signal("STOP");
@@ -16,7 +16,8 @@ fn a_server_that_hangs_costs_one_wait_and_comes_back() {
     let begun = Instant::now();
     assert!(warm.tick(&request).is_err());
     let first = begun.elapsed();
-    assert!(first < Duration::from_secs(1), "{first:?}");
+    // Of a tenth of a second; the rest is for a busy machine.
+    assert!(first < Duration::from_secs(5), "{first:?}");
     let begun = Instant::now();
     for _ in 0..1000 {
         assert!(warm.tick(&request).is_err());
@@ -34,7 +35,7 @@ fn a_server_that_hangs_costs_one_wait_and_comes_back() {
 #[test]
 #[ignore = "needs the servers of `cargo xtask servers up`"]
 fn a_server_that_is_not_there_yet_is_found_when_it_is() {
-    let port = server::free_port();
+    let port = server::port();
     let space = Space::at(&format!("redis://127.0.0.1:{port}"));
     let table = space.table();
     assert!(table.of(&[1]).is_err());

@@ -12,6 +12,7 @@ mod watches;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::*;
 use crate::domain::delivery::ConnectionId;
@@ -49,6 +50,9 @@ for _, key in ipairs(KEYS) do
 end
 ";
 
+/// However long an answer takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Keys of one test, gone when it ends; with two gateways that live.
 struct Space {
     client: Client,
@@ -67,8 +71,19 @@ impl Space {
     }
 
     fn at(address: &str) -> Self {
+        Self::with(address, |options| options.tick_timeout = PATIENCE)
+    }
+
+    /// As [`Space::at`], but a tick waits for a silent server only as long as that of the product does.
+    fn hasty(address: &str) -> Self {
+        Self::with(address, |_| ())
+    }
+
+    fn with(address: &str, change: fn(&mut Options)) -> Self {
         let prefix = format!("t{}:", uuid::Uuid::new_v4().simple());
-        let options = Options::new(address, &prefix).expect("a good address");
+        let mut options = Options::new(address, &prefix).expect("a good address");
+        (options.connect_timeout, options.batch_timeout) = (PATIENCE, PATIENCE);
+        change(&mut options);
         let gateways = Gateways::default();
         gateways.set_live([("gw-1".to_owned(), 11), ("gw-2".to_owned(), 12)]);
         Self {

@@ -132,7 +132,7 @@ fn sentinel(master: u16) -> Server {
              sentinel failover-timeout main 2000\n"
         );
         std::fs::write(&file, text).unwrap();
-        Server::sentinel(dir, server::free_port(), &file)
+        Server::sentinel(dir, server::port(), &file)
     };
     (0..5).find_map(start).expect("a sentinel")
 }

@@ -1,11 +1,12 @@
 //! A Redis of a test's own.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::store::own_port::own_port;
 
 /// A server that ends with the test.
 pub(crate) struct Server {
@@ -17,8 +18,8 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one with these further arguments and waits until it answers.
     pub(crate) fn start(more: &[&str]) -> Self {
-        // A free port may be somebody else's before it is used.
-        (0..5).find_map(|_| Self::try_start(new_dir(), free_port(), more)).expect("a server")
+        // The port of the cluster bus may be somebody else's.
+        (0..5).find_map(|_| Self::try_start(new_dir(), port(), more)).expect("a server")
     }
 
     /// The same in a folder and on a port used before.
@@ -54,7 +55,7 @@ impl Server {
         let since = Instant::now();
         while !server.answers() {
             let ended = !matches!(server.child.try_wait(), Ok(None));
-            if ended || since.elapsed() > Duration::from_secs(10) {
+            if ended || since.elapsed() > Duration::from_secs(60) {
                 return None;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -82,7 +83,7 @@ impl Server {
         words: &[&str],
     ) -> ::redis::RedisResult<T> {
         let client = ::redis::Client::open(self.address())?;
-        let wait = Duration::from_secs(2);
+        let wait = super::PATIENCE;
         let mut connection = client.get_connection_with_timeout(wait)?;
         connection.set_read_timeout(Some(wait))?;
         let mut command = ::redis::cmd(words[0]);
@@ -118,14 +119,8 @@ fn new_dir() -> TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
-/// A port that nobody has now, whose cluster bus port is in range, too.
-pub(super) fn free_port() -> u16 {
-    for _ in 0..100 {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        if port < 55_000 {
-            return port;
-        }
-    }
-    panic!("no free port below 55000");
+/// A port of our own whose cluster bus port is in range, too.
+pub(super) fn port() -> u16 {
+    let in_range = |port: &u16| *port < 55_000;
+    (0..100).map(|_| own_port()).find(in_range).expect("a port below 55000")
 }
