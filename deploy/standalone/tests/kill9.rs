@@ -144,9 +144,8 @@ fn send(
     socket.send(Message::text(frame.to_string()))
 }
 
-/// Runs the load through `rounds` kills and says what was wrong afterwards, how long the starts took, and how many
-/// messages were acknowledged.
-fn trial(seed: u64, rounds: u32, options: &[&str]) -> (Vec<String>, Vec<Duration>, usize) {
+/// Runs the load through `rounds` kills and says what was wrong afterwards.
+fn trial(seed: u64, rounds: u32, options: &[&str]) -> (Vec<String>, Duration, usize) {
     eprintln!("seed {seed}");
     let mut random = Random(seed | 1);
     let data = data_dir();
@@ -161,12 +160,12 @@ fn trial(seed: u64, rounds: u32, options: &[&str]) -> (Vec<String>, Vec<Duration
             std::thread::spawn(move || sender.run())
         })
         .collect();
-    let mut starts = Vec::new();
+    let mut slowest_start = Duration::ZERO;
     for _ in 0..rounds {
         std::thread::sleep(Duration::from_millis(30 + random.below(400)));
         server.kill();
         server = Server::start_on(&addr, data.path(), options);
-        starts.push(server.ready_after);
+        slowest_start = slowest_start.max(server.ready_after);
     }
     stop.store(true, Ordering::Relaxed);
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -176,8 +175,7 @@ fn trial(seed: u64, rounds: u32, options: &[&str]) -> (Vec<String>, Vec<Duration
     }
     let mut seen = std::mem::take(&mut *seen.lock().unwrap());
     audit(&server, &mut seen);
-    starts.sort_unstable();
-    (seen.wrong, starts, seen.acked.len())
+    (seen.wrong, slowest_start, seen.acked.len())
 }
 
 /// Holds what was told against what is stored.
@@ -236,12 +234,11 @@ fn seed() -> u64 {
 
 #[test]
 fn nothing_acknowledged_is_lost_or_doubled_over_fifty_kills() {
-    let (wrong, starts, acked) = trial(seed(), 50, DEV);
-    eprintln!("{acked} messages acknowledged, starts took {starts:?}");
+    let (wrong, slowest_start, acked) = trial(seed(), 50, DEV);
+    eprintln!("{acked} messages acknowledged, slowest start {slowest_start:?}");
     assert_eq!(wrong, Vec::<String>::new());
     assert!(acked > 1_000, "only {acked} messages: no load");
-    // Nine in ten: for the others a machine may stand still.
-    assert!(starts[44] < Duration::from_secs(1), "starts took {starts:?}");
+    assert!(slowest_start < Duration::from_secs(1), "a start took {slowest_start:?}");
 }
 
 /// The control runs: each takes one safety away and must be found out.

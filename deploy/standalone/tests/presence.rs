@@ -123,7 +123,7 @@ fn whoever_comes_and_goes_all_the_time_costs_a_push_a_second() {
         std::thread::sleep(Duration::from_millis(2500));
         told.extend(changes(&mut watcher));
     }
-    let most = begun.elapsed().as_secs() as usize + 3;
+    let most = took.as_secs() as usize + 5;
     assert!(told.len() <= most, "{told:?} in {took:?}");
 }
 

@@ -126,10 +126,10 @@ fn without_redis_every_gateway_is_asked() {
     world.redis = format!("redis://{}", proxy.address);
     // As it is usually: so one slow tick may ask every gateway, too.
     let (alice, bob, id) = two(&mut world, &["--redis-tick-timeout", "100ms"]);
-    until_by_number(&mut world, (alice, 1), &id);
+    let before = until_by_number(&mut world, (alice, 1), &id);
     proxy.cut();
     let second = world.send((alice, 1), &id, "by name");
-    world.acked(&second);
+    assert_eq!(world.acked(&second).seq, before + 1);
     let users = |mail: &[PushRecord]| {
         mail.iter().find_map(|record| {
             let push = record.users.first()?;
@@ -146,14 +146,14 @@ fn without_redis_every_gateway_is_asked() {
     until_by_number(&mut world, (alice, 1), &id);
 }
 
-/// Sends until a message goes to the connection on slot 2 by its number.
-fn until_by_number(world: &mut World, from: (u64, u32), id: &str) {
+/// Sends until a message goes to the connection on slot 2 by its number; the seq of that one.
+fn until_by_number(world: &mut World, from: (u64, u32), id: &str) -> u64 {
     let until = Instant::now() + crate::world::LIMIT;
     loop {
         let sent = world.send(from, id, "by number");
-        world.acked(&sent);
+        let seq = world.acked(&sent).seq;
         if world.targets(&sent) == [2] {
-            return;
+            return seq;
         }
         assert!(Instant::now() < until, "routes are not used");
         std::thread::sleep(Duration::from_millis(100));

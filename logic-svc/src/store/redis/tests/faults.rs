@@ -16,8 +16,7 @@ fn a_server_that_hangs_costs_one_wait_and_comes_back() {
     let begun = Instant::now();
     assert!(warm.tick(&request).is_err());
     let first = begun.elapsed();
-    // Of a tenth of a second; the rest is for a busy machine.
-    assert!(first < Duration::from_secs(5), "{first:?}");
+    assert!(first < Duration::from_secs(1), "{first:?}");
     let begun = Instant::now();
     for _ in 0..1000 {
         assert!(warm.tick(&request).is_err());
