@@ -133,7 +133,7 @@ impl Fixture {
 
 /// Short limits, for tests in which the server does not answer.
 pub(super) fn impatient(mut options: Options) -> Options {
-    options.statement_timeout = Duration::from_secs(3);
-    options.connect_timeout = Duration::from_secs(3);
+    options.statement_timeout = Duration::from_secs(2);
+    options.connect_timeout = Duration::from_secs(2);
     options
 }
