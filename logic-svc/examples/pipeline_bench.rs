@@ -333,6 +333,7 @@ fn without_store<M: Members>(members: M) -> Pipeline<Counting, M, Egress<LocalPr
         cached_conversations: 100_000,
         cached_members: 1_000_000,
         recent_sends: 65_536,
+        versions_hold: Duration::from_secs(10),
         #[cfg(feature = "fault-injection")]
         ack_before_commit: false,
         #[cfg(feature = "fault-injection")]
@@ -374,6 +375,9 @@ impl Members for Pairs {
     fn username(&mut self, user: u64) -> Result<Option<String>, StoreError> {
         Ok(Some(format!("user{user}")))
     }
+    fn fetch(&mut self, _: &[&str], _: &[u64]) -> Result<(), StoreError> {
+        Ok(())
+    }
     fn ensure(
         &mut self,
         wanted: &[Ensure],
@@ -401,6 +405,9 @@ impl Members for Hundreds {
     }
     fn username(&mut self, user: u64) -> Result<Option<String>, StoreError> {
         Pairs.username(user)
+    }
+    fn fetch(&mut self, _: &[&str], _: &[u64]) -> Result<(), StoreError> {
+        Ok(())
     }
     fn ensure(
         &mut self,

@@ -147,6 +147,11 @@ impl<M: Members> Members for Patient<M> {
         patience.ask(|| inner.username(user))
     }
 
+    fn fetch(&mut self, ids: &[&str], users: &[UserId]) -> Result<(), StoreError> {
+        let Self { inner, patience } = self;
+        timed("fetch", || patience.ask(|| inner.fetch(ids, users)))
+    }
+
     fn ensure(
         &mut self,
         wanted: &[Ensure],

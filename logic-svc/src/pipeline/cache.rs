@@ -1,10 +1,12 @@
 //! Conversations and user names the pipeline has at hand. Bounded; kept right by the changes the store reports.
 
 use std::hash::BuildHasher;
+use std::time::{Duration, Instant};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::domain::UserId;
+use crate::domain::conversation::Kind;
 use crate::ports::{Change, ConversationRecord, Known};
 
 /// A conversation at hand.
@@ -12,6 +14,8 @@ use crate::ports::{Change, ConversationRecord, Known};
 pub(super) struct Cached {
     pub(super) id: Box<str>,
     pub(super) record: ConversationRecord,
+    /// As of when what is known is known to be right; `None`: others changed it since.
+    pub(super) asked: Option<Instant>,
     /// Used since the hand of the eviction clock passed.
     used: bool,
     /// The run of the current tick, valid while `tick` is the current one.
@@ -23,6 +27,12 @@ impl Cached {
     /// What is known of it, and as of when.
     pub(super) fn known(&self) -> Known<'_> {
         Known { no: self.record.no, id: &self.id, version: self.record.version }
+    }
+
+    /// Whether others may have changed it by `now`. Who is in a direct conversation never changes.
+    pub(super) fn is_doubtful(&self, now: Instant, hold: Duration) -> bool {
+        let is_old = |at: Instant| now.saturating_duration_since(at) >= hold;
+        self.record.kind != Kind::Direct && self.asked.is_none_or(is_old)
     }
 }
 
@@ -63,17 +73,24 @@ impl Conversations {
         self.entries.get_mut(at as usize)?.as_mut()
     }
 
-    /// Takes in what the store said, instead of what was known.
-    pub(super) fn insert(&mut self, id: &str, record: ConversationRecord) -> CacheIndex {
+    /// Takes in what the store said, instead of what was known. It was asked at `asked` or later.
+    pub(super) fn insert(
+        &mut self,
+        id: &str,
+        record: ConversationRecord,
+        asked: Instant,
+    ) -> CacheIndex {
         if let Some(at) = self.find(id) {
             if let Some(entry) = &mut self.entries[at as usize] {
                 self.members = self.members + record.members.len() - entry.record.members.len();
                 entry.record = record;
+                entry.asked = Some(asked);
             }
             return at;
         }
         self.members += record.members.len();
-        let entry = Cached { id: id.into(), record, used: true, run: 0, tick: 0 };
+        let entry =
+            Cached { id: id.into(), record, asked: Some(asked), used: true, run: 0, tick: 0 };
         let at = if let Some(at) = self.free.pop() {
             self.entries[at as usize] = Some(entry);
             at
@@ -86,6 +103,14 @@ impl Conversations {
             hasher.hash_one(entries[at as usize].as_ref().map_or("", |entry| &*entry.id))
         });
         at
+    }
+
+    /// Others changed this conversation: it is to be asked about before it is used again.
+    pub(super) fn doubt(&mut self, id: &str) {
+        let Some(at) = self.find(id) else { return };
+        if let Some(entry) = self.get_mut(at) {
+            entry.asked = None;
+        }
     }
 
     /// Brings what is at hand up to date with a change.
@@ -183,10 +208,14 @@ mod tests {
         }
     }
 
+    fn put(cache: &mut Conversations, id: &str, record: ConversationRecord) -> CacheIndex {
+        cache.insert(id, record, Instant::now())
+    }
+
     #[test]
     fn changes_reach_what_is_at_hand() {
         let mut cache = Conversations::default();
-        let at = cache.insert("g", record(1, &[1, 2]));
+        let at = put(&mut cache, "g", record(1, &[1, 2]));
         cache.apply(&Change::Joined { id: "g".into(), user: 3 });
         cache.apply(&Change::Joined { id: "g".into(), user: 3 });
         cache.apply(&Change::Left { id: "g".into(), user: 1 });
@@ -199,7 +228,7 @@ mod tests {
     fn both_bounds_hold_and_the_used_stay() {
         let mut cache = Conversations::default();
         for n in 0..100u64 {
-            cache.insert(&format!("g{n}"), record(n, &[1, 2, 3]));
+            put(&mut cache, &format!("g{n}"), record(n, &[1, 2, 3]));
         }
         cache.trim(50, usize::MAX);
         assert_eq!(cache.table.len(), 50);
@@ -209,7 +238,7 @@ mod tests {
         assert!(cache.find(&survivor).is_some());
         cache.trim(50, 9);
         assert!(cache.members <= 9 && cache.table.len() <= 3);
-        cache.insert("again", record(7, &[9]));
+        put(&mut cache, "again", record(7, &[9]));
         let at = cache.find("again").unwrap();
         assert_eq!(cache.get(at).unwrap().record.no, 7);
         cache.trim(0, 0);
@@ -219,8 +248,28 @@ mod tests {
     #[test]
     fn a_new_record_replaces_the_old() {
         let mut cache = Conversations::default();
-        let at = cache.insert("g", record(1, &[1]));
-        assert_eq!(cache.insert("g", record(1, &[1, 2])), at);
+        let at = put(&mut cache, "g", record(1, &[1]));
+        assert_eq!(put(&mut cache, "g", record(1, &[1, 2])), at);
         assert_eq!(cache.members, 2);
+    }
+
+    /// Only a group can have changed: when it was asked about too long ago, or somebody said so.
+    #[test]
+    fn doubt_comes_with_time_or_word_and_goes_with_an_answer() {
+        let (mut cache, asked, hold) =
+            (Conversations::default(), Instant::now(), Duration::from_secs(10));
+        let dm = ConversationRecord { kind: Kind::Direct, ..record(2, &[1, 2]) };
+        let (g, dm) = (cache.insert("g", record(1, &[1]), asked), cache.insert("dm", dm, asked));
+        let doubtful = |cache: &Conversations, at, later: u64| {
+            cache.get(at).unwrap().is_doubtful(asked + Duration::from_secs(later), hold)
+        };
+        assert!(!doubtful(&cache, g, 9) && doubtful(&cache, g, 10));
+        assert!(!doubtful(&cache, dm, 1_000_000));
+        cache.doubt("g");
+        cache.doubt("dm");
+        cache.doubt("unknown");
+        assert!(doubtful(&cache, g, 0) && !doubtful(&cache, dm, 0));
+        cache.insert("g", record(1, &[1, 2]), asked);
+        assert!(!doubtful(&cache, g, 0));
     }
 }

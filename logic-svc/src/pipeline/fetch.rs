@@ -1,14 +1,60 @@
-//! Before a tick, where the store is far away: what the tick will ask for and is not at hand, fetched together.
+//! Before a tick: what others changed is taken in, and where the store is far away what the tick will ask for and is
+//! not at hand is fetched together.
+
+use std::time::Instant;
 
 use proto::ids::check_conversation_id;
 use proto::v1::UpstreamBatch;
 
 use super::Pipeline;
-use super::cache::CacheIndex;
+use super::cache::{CacheIndex, Cached};
 use crate::domain::delivery::GatewayNo;
-use crate::ports::{Members, MessageLog, Publisher, StoreError};
+use crate::ports::{Known, Members, MessageLog, Publisher, StoreError};
 
 impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
+    /// Bounds what is at hand and takes in what others changed.
+    pub(super) fn refresh(
+        &mut self,
+        batches: &[(GatewayNo, UpstreamBatch)],
+    ) -> Result<(), StoreError> {
+        self.began = Instant::now();
+        self.ticks += 1;
+        self.conversations.trim(self.settings.cached_conversations, self.settings.cached_members);
+        self.names.trim();
+        let asked = if self.members.asks_versions() { self.doubtful(batches) } else { Vec::new() };
+        let conversations = &self.conversations;
+        let cached = asked.iter().filter_map(|&at| conversations.get(at));
+        let known: Vec<Known<'_>> = cached.map(Cached::known).collect();
+        self.members.changes(&known, &mut self.changes)?;
+        for change in self.changes.drain(..) {
+            self.conversations.apply(&change);
+        }
+        for at in asked {
+            if let Some(cached) = self.conversations.get_mut(at) {
+                cached.asked = Some(self.began);
+            }
+        }
+        Ok(())
+    }
+
+    /// The conversations at hand that a tick is about and others may have changed, each once. Nobody is refused as a
+    /// stranger by what is at hand alone.
+    fn doubtful(&mut self, batches: &[(GatewayNo, UpstreamBatch)]) -> Vec<CacheIndex> {
+        let (now, hold) = (self.began, self.settings.versions_hold);
+        let mut asked = Vec::new();
+        for frame in batches.iter().flat_map(|(_, batch)| &batch.frames) {
+            let id = frame.send.as_ref().map_or("", |send| &send.conversation_id);
+            let Some(at) = self.conversations.find(id) else { continue };
+            let Some(cached) = self.conversations.get_mut(at) else { continue };
+            let is_stranger = || !cached.record.members.contains(frame.user_id);
+            if cached.tick != self.ticks && (cached.is_doubtful(now, hold) || is_stranger()) {
+                cached.tick = self.ticks;
+                asked.push(at);
+            }
+        }
+        asked
+    }
+
     pub(super) fn fetch(
         &mut self,
         batches: &[(GatewayNo, UpstreamBatch)],
@@ -42,7 +88,7 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
             return Ok(Some(at));
         }
         let record = self.members.conversation(id)?;
-        Ok(record.map(|record| self.conversations.insert(id, record)))
+        Ok(record.map(|record| self.conversations.insert(id, record, self.began)))
     }
 
     /// Has the name of a user at hand; false: there is no such user.

@@ -35,6 +35,9 @@ pub struct Settings {
     pub cached_members: usize,
     /// Most recent sends kept at hand.
     pub recent_sends: usize,
+    /// How long what is at hand of a conversation is relied on without asking, where several processes change it and
+    /// [`Pipeline::changed`] is told of changes.
+    pub versions_hold: Duration,
     /// Control run: answer before the commit. For tests only.
     #[cfg(feature = "fault-injection")]
     pub ack_before_commit: bool,
@@ -52,6 +55,7 @@ impl Settings {
             cached_conversations: config.cached_conversations,
             cached_members: config.cached_members,
             recent_sends: config.recent_sends,
+            versions_hold: VERSIONS_HOLD,
             #[cfg(feature = "fault-injection")]
             ack_before_commit: config.fault == Some(crate::config::Fault::AckBeforeCommit),
             #[cfg(feature = "fault-injection")]
@@ -71,12 +75,18 @@ pub struct Pipeline<L, M, O> {
     names: Names,
     recent: Recent,
     ticks: u64,
+    /// When the tick began.
+    began: Instant,
     changes: Vec<Change>,
     /// Messages that may have been stored, see [`doubt`].
     doubts: Vec<Item>,
     /// When a failing store was last spoken of in the log.
     warned: Option<Instant>,
 }
+
+/// Changes of a conversation's members are told before they are answered: this is for a process that ended between the
+/// two, and for hands that change rows themselves.
+pub(crate) const VERSIONS_HOLD: Duration = Duration::from_secs(10);
 
 /// A store that fails every tick is spoken of this often.
 const WARN_EVERY: Duration = Duration::from_secs(1);
@@ -135,6 +145,7 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
             names: Names::new(settings.cached_conversations),
             recent: Recent::new(settings.recent_sends),
             ticks: 0,
+            began: Instant::now(),
             changes: Vec::new(),
             doubts: Vec::new(),
             warned: None,
@@ -168,6 +179,11 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
         }
         self.persist(&mut tick);
         self.publish(tick)
+    }
+
+    /// The members of these conversations changed: the next messages to them are worked with those of now.
+    pub fn changed(&mut self, ids: &[String]) {
+        ids.iter().for_each(|id| self.conversations.doubt(id));
     }
 
     /// Forgets everything at hand: others may have written meanwhile.

@@ -6,15 +6,14 @@ use proto::error::ErrorCode;
 use proto::ids::{check_conversation_id, direct_conversation_users};
 use proto::v1::{Ack, Message, SendReply, UpstreamBatch, UpstreamFrame};
 
-use super::cache::Cached;
 use super::{APPEND_RETRIES, CacheIndex, Item, Outcome, Pipeline, Tick, WARN_EVERY};
 use crate::domain::conversation::is_direct_space;
 use crate::domain::delivery::{ConnectionId, GatewayNo, ShardId};
 use crate::domain::message::{ClientKey, check_content, message_type};
 use crate::domain::reject::{NOT_A_MEMBER, NOT_FOUND, Reject, STORE_BUSY, STORE_FAULT};
 use crate::ports::{
-    Append, AppendError, Ensure, Found, Known, Members, MessageLog, NewMessage, PublishTick,
-    Publisher, Run, SendKey, Sent, StoreError,
+    Append, AppendError, Ensure, Found, Members, MessageLog, NewMessage, PublishTick, Publisher,
+    Run, SendKey, Sent, StoreError,
 };
 use crate::snowflake;
 
@@ -32,40 +31,6 @@ enum Seat {
 }
 
 impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
-    /// Before a tick: bounds what is at hand and takes in what other threads changed.
-    pub(super) fn refresh(
-        &mut self,
-        batches: &[(GatewayNo, UpstreamBatch)],
-    ) -> Result<(), StoreError> {
-        self.ticks += 1;
-        self.conversations.trim(self.settings.cached_conversations, self.settings.cached_members);
-        self.names.trim();
-        let asked = if self.members.asks_versions() { self.spoken_of(batches) } else { Vec::new() };
-        let conversations = &self.conversations;
-        let cached = asked.iter().filter_map(|&at| conversations.get(at));
-        let known: Vec<Known<'_>> = cached.map(Cached::known).collect();
-        self.members.changes(&known, &mut self.changes)?;
-        for change in self.changes.drain(..) {
-            self.conversations.apply(&change);
-        }
-        Ok(())
-    }
-
-    /// The conversations at hand that a tick is about, each once.
-    fn spoken_of(&mut self, batches: &[(GatewayNo, UpstreamBatch)]) -> Vec<CacheIndex> {
-        let mut asked = Vec::new();
-        for frame in batches.iter().flat_map(|(_, batch)| &batch.frames) {
-            let id = frame.send.as_ref().map_or("", |send| &send.conversation_id);
-            let Some(at) = self.conversations.find(id) else { continue };
-            let Some(cached) = self.conversations.get_mut(at) else { continue };
-            if cached.tick != self.ticks {
-                cached.tick = self.ticks;
-                asked.push(at);
-            }
-        }
-        asked
-    }
-
     /// Turns frames into items; what may not be sent is refused here.
     pub(super) fn validate(&mut self, batches: Vec<(GatewayNo, UpstreamBatch)>, tick: &mut Tick) {
         tick.items.reserve(batches.iter().map(|(_, batch)| batch.frames.len()).sum());
@@ -159,7 +124,7 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
                 for (ensure, record) in asked.iter().zip(records) {
                     if let Some(record) = record {
                         let id = ensure.conversation_id();
-                        self.conversations.insert(&id, record);
+                        self.conversations.insert(&id, record, self.began);
                     }
                 }
             }

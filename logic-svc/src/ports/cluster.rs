@@ -23,13 +23,20 @@ pub trait PushOut: Send + Sync {
     ) -> Result<(), StoreError>;
 }
 
-/// The way to work that is on nobody's path.
+/// The way to work that is on nobody's path, and to whoever works on a conversation.
 pub trait TaskOut: Send + Sync {
     /// Hands work over and waits until it is durable. Work about one conversation is done in order.
     ///
     /// # Errors
     /// It is not known to be durable.
     fn hand_over(&self, conversation_id: &str, task: Task) -> Result<(), StoreError>;
+
+    /// Tells whoever gives a conversation's messages their places that its members changed, and waits until that is
+    /// durable: a message that is sent later comes behind it.
+    ///
+    /// # Errors
+    /// It is not known to be durable; what is at hand there may be old for [`VERSIONS_HOLD`](crate::pipeline).
+    fn announce(&self, conversation_id: &str) -> Result<(), StoreError>;
 }
 
 /// A record that could not be worked.

@@ -349,10 +349,7 @@ pub trait Members: Send {
     fn username(&mut self, user: UserId) -> Result<Option<String>, StoreError>;
     /// Told which conversations and users a tick will ask for one by one, where versions are asked: a store that is
     /// far away fetches them together. It holds for this tick only.
-    fn fetch(&mut self, ids: &[&str], users: &[UserId]) -> Result<(), StoreError> {
-        let _ = (ids, users);
-        Ok(())
-    }
+    fn fetch(&mut self, ids: &[&str], users: &[UserId]) -> Result<(), StoreError>;
     /// Makes what is missing, all in one transaction; `None` where a user does not exist.
     fn ensure(
         &mut self,

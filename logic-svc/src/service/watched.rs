@@ -27,6 +27,10 @@ impl<M: Members> Members for Watched<M> {
         self.inner.username(user)
     }
 
+    fn fetch(&mut self, ids: &[&str], users: &[UserId]) -> Result<(), StoreError> {
+        self.inner.fetch(ids, users)
+    }
+
     fn ensure(
         &mut self,
         wanted: &[Ensure],

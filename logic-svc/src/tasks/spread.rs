@@ -15,12 +15,14 @@ use proto::v1::SpreadInterest;
 
 use super::Parts;
 use crate::domain::{ConversationNo, UserId};
+use crate::pipeline::VERSIONS_HOLD;
 use crate::ports::{Fanout, StoreError};
 
 /// How long the answer to a login may be on its way to its gateway.
 const LOGIN_ON_ITS_WAY: Duration = Duration::from_secs(1);
-/// How long a tick may take from its look at the members to its last record.
+/// How long a tick may take from its look at the members to its last record; that look may be [`VERSIONS_HOLD`] old.
 const TICK_ON_ITS_WAY: Duration = Duration::from_secs(30);
+const _: () = assert!(TICK_ON_ITS_WAY.as_secs() > 2 * VERSIONS_HOLD.as_secs());
 /// Members told in one record: about 64 KiB.
 const MEMBERS_A_RECORD: u32 = 10_000;
 
@@ -51,17 +53,31 @@ pub(super) fn spread(
             tell_all(parts, &task.conversation_id, crowd.no)?;
             wait(LOGIN_ON_ITS_WAY);
             tell_all(parts, &task.conversation_id, crowd.no)?;
-            parts.crowds.set_fanout(crowd.no, Fanout::Read)?;
+            switch(parts, &task.conversation_id, crowd.no, Fanout::Read)?;
             tracing::info!(task.conversation_id, crowd.members, "a conversation is large now");
             Ok(Spread::Large)
         }
         (false, Fanout::Read) if crowd.members < threshold.down() => {
-            parts.crowds.set_fanout(crowd.no, Fanout::Write)?;
+            switch(parts, &task.conversation_id, crowd.no, Fanout::Write)?;
             tracing::info!(task.conversation_id, crowd.members, "a conversation is small now");
             Ok(Spread::Small(TICK_ON_ITS_WAY))
         }
         _ => Ok(Spread::Nothing),
     }
+}
+
+/// Whoever does not hear of it goes on in the old way until he asks, which harms nobody until gateways forget.
+fn switch(
+    parts: &Parts,
+    conversation_id: &str,
+    no: ConversationNo,
+    fanout: Fanout,
+) -> Result<(), StoreError> {
+    parts.crowds.set_fanout(no, fanout)?;
+    if let Err(error) = parts.watch.announce(conversation_id) {
+        tracing::warn!(%error, conversation_id, "a switch is heard of late");
+    }
+    Ok(())
 }
 
 fn tell_all(parts: &Parts, conversation_id: &str, no: ConversationNo) -> Result<(), StoreError> {

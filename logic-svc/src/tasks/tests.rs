@@ -102,6 +102,13 @@ impl TaskOut for Group {
         }
         Ok(())
     }
+    fn announce(&self, id: &str) -> Result<(), StoreError> {
+        if self.away {
+            return Err(StoreError::Unavailable("away".to_owned()));
+        }
+        self.note(format!("announced {id}"));
+        Ok(())
+    }
 }
 
 impl Reports for Group {
@@ -209,11 +216,11 @@ fn everybody_is_known_before_the_switch_and_it_comes_before_the_forgetting() {
     let wait = |_| group.note("wait");
     assert_eq!(spread(&parts, &task(true), &wait).unwrap(), Spread::Large);
     let all = "joined [1, 2, 3, 4, 5] left []";
-    assert_eq!(group.take(), ["counted=true", all, "wait", all, "Read"]);
+    assert_eq!(group.take(), ["counted=true", all, "wait", all, "Read", "announced g"]);
     assert_eq!(spread(&parts, &task(true), &wait).unwrap(), Spread::Nothing, "done twice");
     group.crowd.lock().unwrap().members = 3;
     assert!(matches!(spread(&parts, &task(false), &wait).unwrap(), Spread::Small(_)));
-    assert_eq!(group.take(), ["Write"]);
+    assert_eq!(group.take(), ["Write", "announced g"]);
     forget(&parts, "g").unwrap();
     assert_eq!(group.take(), ["counted=false", "forget"]);
 }
@@ -248,17 +255,19 @@ fn members_are_told_and_the_switch_is_handed_over_at_the_thresholds() {
         parts.watch.changed(&change).unwrap();
         group.take()
     };
-    let told = ["joined [1] left []", "gateway 1 listens to [7]"];
-    assert!(joins(3, Fanout::Write).is_empty());
+    let told = ["announced g", "joined [1] left []", "gateway 1 listens to [7]"];
+    assert_eq!(joins(3, Fanout::Write), told[..1]);
     assert_eq!(joins(4, Fanout::Write), told);
     assert_eq!(joins(5, Fanout::Write), [&told[..], &["task large=true"]].concat());
     assert_eq!(joins(9, Fanout::Read), told);
     let (group, parts) = parts(3, Fanout::Read, false);
     let change = MembersChanged { conversation_id: "g", joined: &[], left: &[2] };
     parts.watch.changed(&change).unwrap();
-    assert_eq!(group.take(), ["joined [] left [2]", "task large=false"]);
-    let (_, parts) = self::parts(5, Fanout::Read, true);
-    assert!(parts.watch.changed(&change).is_err(), "whoever asked is to ask again");
+    assert_eq!(group.take(), ["announced g", "joined [] left [2]", "task large=false"]);
+    for (members, fanout) in [(5, Fanout::Read), (2, Fanout::Write)] {
+        let (_, parts) = self::parts(members, fanout, true);
+        assert!(parts.watch.changed(&change).is_err(), "whoever asked is to ask again");
+    }
 }
 
 #[test]
@@ -295,7 +304,10 @@ fn tasks_are_done_or_set_apart() {
     let mut later = VecDeque::new();
     let small = Task { task: Some(task::Task::SpreadInterest(self::task(false))) };
     assert!(worked(&parts, &record(small.encode_to_vec()), &mut later));
-    assert_eq!((group.take(), later.len()), (vec!["Write".to_owned()], 1));
+    assert_eq!(
+        (group.take(), later.len()),
+        (vec!["Write".to_owned(), "announced g".to_owned()], 1)
+    );
     let gone = |epoch| {
         let gateway = Some(proto::v1::GatewayRef { id: "gw".to_owned(), epoch });
         let forget = ForgetGateway { gateway };

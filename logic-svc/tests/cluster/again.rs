@@ -1,5 +1,3 @@
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use cluster::kafka::{TopicSpec, Topics};
@@ -7,18 +5,7 @@ use prost::Message as _;
 use proto::ids::direct_conversation_id;
 use proto::v1::{GatewayRef, PushRecord, UpstreamRecord};
 
-use crate::world::{LIMIT, World, replies_to};
-
-/// The value of a counter; 0 if it was never counted.
-fn counter(metrics: SocketAddr, name: &str) -> u64 {
-    let mut socket = TcpStream::connect(metrics).unwrap();
-    write!(socket, "GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.map_or(0, |value| value.trim().parse().unwrap())
-}
+use crate::world::{LIMIT, World, counter, kept_address, replies_to};
 
 /// What Kafka did not take is worked and sent again by the same consumer. Another one would have to wait until the
 /// group has given up the one before it.
@@ -26,11 +13,7 @@ fn counter(metrics: SocketAddr, name: &str) -> u64 {
 #[ignore = "needs the servers of `cargo xtask servers up`"]
 fn records_that_kafka_did_not_take_are_read_again_by_the_same_consumer() {
     let mut world = World::new();
-    // Nobody else gets the port that it keeps; whoever is told it can listen there beside it.
-    let keeper = tokio::net::TcpSocket::new_v4().unwrap();
-    keeper.set_reuseaddr(true).unwrap();
-    keeper.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let metrics = keeper.local_addr().unwrap();
+    let (_keeper, metrics) = kept_address();
     let a = world.start("a", &["--metrics-listen", &metrics.to_string()], &[]);
     let (alice, bob) = (world.login(a, "alice", 1).0, world.login(a, "bob", 2).0);
     world.report(a, &[(alice, 1), (bob, 2)]);

@@ -2,6 +2,7 @@
 
 mod admin;
 mod again;
+mod changes;
 #[cfg(feature = "fault-injection")]
 mod crashes;
 mod groups;

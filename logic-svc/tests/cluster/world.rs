@@ -1,7 +1,7 @@
 //! A gateway played by the test, and real logic services on real servers.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -290,7 +290,7 @@ impl World {
         let (user_id, slot) = from;
         let frame = UpstreamFrame { slot, generation: 1, user_id, send: Some(send) };
         let batches = vec![UpstreamBatch { shard: 1, frames: vec![frame] }];
-        let record = UpstreamRecord { gateway: self.gateway(), batches };
+        let record = UpstreamRecord { gateway: self.gateway(), batches, changed: Vec::new() };
         (client_msg_id, record.encode_to_vec())
     }
 
@@ -383,6 +383,27 @@ impl World {
         }
         records
     }
+}
+
+/// The value of a counter; 0 if it was never counted.
+pub(crate) fn counter(metrics: SocketAddr, name: &str) -> u64 {
+    let mut socket = TcpStream::connect(metrics).unwrap();
+    write!(socket, "GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map_or(0, |value| value.trim().parse().unwrap())
+}
+
+/// An address for one service to listen on. Nobody else gets the port while it is kept; whoever is told it can listen
+/// there beside it.
+pub(crate) fn kept_address() -> (tokio::net::TcpSocket, SocketAddr) {
+    let keeper = tokio::net::TcpSocket::new_v4().unwrap();
+    keeper.set_reuseaddr(true).unwrap();
+    keeper.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = keeper.local_addr().unwrap();
+    (keeper, address)
 }
 
 pub(crate) fn call(user_id: u64, slot: u32, request: Request) -> Call {

@@ -60,7 +60,8 @@ impl Collected {
     /// The value of the record, and who waits for it.
     #[must_use]
     pub(super) fn seal(self, gateway: GatewayRef) -> (Vec<u8>, Vec<Origin>) {
-        let record = UpstreamRecord { gateway: Some(gateway), batches: self.batches };
+        let record =
+            UpstreamRecord { gateway: Some(gateway), batches: self.batches, changed: Vec::new() };
         let value = record.encode_to_vec();
         (value, origins(record.batches))
     }

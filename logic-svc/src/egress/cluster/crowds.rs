@@ -85,12 +85,14 @@ impl CrowdWatch {
         &self.threshold
     }
 
-    /// Told after the change is stored and before it is answered. May be told twice.
+    /// Told after the change is stored and before it is answered: whoever gives the conversation's messages their
+    /// places is told, and of large groups every gateway. May be told twice.
     ///
     /// # Errors
     /// Gateways could not be told: whoever asked is to repeat the request.
     pub fn changed(&self, change: &MembersChanged<'_>) -> Result<(), StoreError> {
         let MembersChanged { conversation_id, joined, left } = *change;
+        self.tasks.announce(conversation_id)?;
         let Some(crowd) = self.crowds.crowd(conversation_id)? else { return Ok(()) };
         let large = crowd.fanout == Fanout::Read;
         if large || crowd.members >= self.threshold.down() {
@@ -150,6 +152,14 @@ impl CrowdWatch {
         let conversation_id = conversation_id.to_owned();
         let (joined, left) = (joined.to_vec(), left.to_vec());
         self.send(&InterestChange { conversation_id, joined, left, forget: false })
+    }
+
+    /// Tells whoever gives the conversation's messages their places that it is not what it was.
+    ///
+    /// # Errors
+    /// It is not known to be on its way.
+    pub fn announce(&self, conversation_id: &str) -> Result<(), StoreError> {
+        self.tasks.announce(conversation_id)
     }
 
     /// Tells every gateway that lives that the conversation is no longer large.

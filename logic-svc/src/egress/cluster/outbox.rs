@@ -10,7 +10,7 @@ use cluster::kafka::{
 };
 use hashbrown::HashMap;
 use prost::Message as _;
-use proto::v1::{PushRecord, Task};
+use proto::v1::{PushRecord, Task, UpstreamRecord};
 
 use crate::domain::delivery::GatewayNo;
 use crate::gateways::Gateways;
@@ -432,6 +432,15 @@ impl TaskOut for Outbox {
     fn hand_over(&self, conversation_id: &str, task: Task) -> Result<(), StoreError> {
         let partition = partition_of(conversation_id, self.topics.task_partitions);
         let record = (self.topics.tasks.clone(), partition, task.encode_to_vec());
+        self.send_and_wait(TASK_LIMIT, &[record]).map_err(unavailable)
+    }
+
+    fn announce(&self, conversation_id: &str) -> Result<(), StoreError> {
+        metrics::counter!("corelane_logic_changes_announced_total").increment(1);
+        let changed = vec![conversation_id.to_owned()];
+        let record = UpstreamRecord { changed, ..UpstreamRecord::default() };
+        let partition = partition_of(conversation_id, self.topics.upstream_partitions);
+        let record = (self.topics.upstream.clone(), partition, record.encode_to_vec());
         self.send_and_wait(TASK_LIMIT, &[record]).map_err(unavailable)
     }
 }

@@ -3,6 +3,8 @@
 //! A tick's offsets are committed once every record that it sent is acknowledged by Kafka, and every tick before it
 //! is done too. Whatever ends this process in between makes its successor read the records again: what is stored by
 //! then is found, answered and delivered once more.
+//!
+//! A record may also tell of conversations whose members changed, and hold no messages.
 
 mod places;
 mod work;

@@ -18,6 +18,8 @@ pub(crate) trait Handle {
     type Out;
     /// Works all of it as one tick.
     fn tick(&mut self, batches: Vec<(GatewayNo, UpstreamBatch)>) -> Self::Out;
+    /// The members of these conversations changed, as of this place in the log.
+    fn changed(&mut self, ids: &[String]);
     /// Nothing at hand is to be relied on.
     fn forget(&mut self);
 }
@@ -28,6 +30,10 @@ impl<L: MessageLog, M: Members, O: Publisher> Handle for Pipeline<L, M, O> {
     fn tick(&mut self, batches: Vec<(GatewayNo, UpstreamBatch)>) -> O::Out {
         batches.iter().for_each(|(_, batch)| faults::look_at(batch));
         Pipeline::tick(self, batches)
+    }
+
+    fn changed(&mut self, ids: &[String]) {
+        Pipeline::changed(self, ids);
     }
 
     fn forget(&mut self) {
@@ -48,6 +54,7 @@ impl Arrived {
             UpstreamRecord::decode(record.payload.clone()).map_err(|error| error.to_string());
         let value = value.and_then(|value| match &value.gateway {
             Some(gateway) if !gateway.id.is_empty() => Ok(value),
+            None if value.batches.is_empty() && !value.changed.is_empty() => Ok(value),
             _ => Err("it names no gateway".to_owned()),
         });
         Self { record, value }
@@ -57,6 +64,11 @@ impl Arrived {
     pub(super) fn messages(&self) -> usize {
         let count = |value: &UpstreamRecord| value.batches.iter().map(|b| b.frames.len()).sum();
         self.value.as_ref().map_or(0, count)
+    }
+
+    /// The conversations that it tells to have changed.
+    fn changed(&self) -> &[String] {
+        self.value.as_ref().map_or(&[], |value| &value.changed)
     }
 
     fn batches(&self, gateways: &Gateways, into: &mut Vec<(GatewayNo, UpstreamBatch)>) {
@@ -94,6 +106,10 @@ pub(super) fn work<H: Handle>(
             let reason = format!("the record cannot be read: {reason}");
             worked.poisoned.push(Poisoned { record: one.record.clone(), reason, attempts: 1 });
         }
+    }
+    // Before all messages of the tick, also those that came before: they may know more, never less.
+    for changed in arrived.iter().map(Arrived::changed).filter(|changed| !changed.is_empty()) {
+        handle.changed(changed);
     }
     let mut batches = Vec::new();
     arrived.iter().for_each(|one| one.batches(gateways, &mut batches));
@@ -157,11 +173,13 @@ mod tests {
     use std::sync::Arc;
 
     /// Panics on a slot; gives the slots of a tick.
+    #[derive(Default)]
     struct Fragile {
         slot: u32,
         /// Panics so often, then no more.
         times: u32,
         forgets: u32,
+        changed: Vec<String>,
     }
 
     impl Handle for Fragile {
@@ -175,6 +193,10 @@ mod tests {
                 panic!("slot {}", self.slot);
             }
             slots
+        }
+
+        fn changed(&mut self, ids: &[String]) {
+            self.changed.extend_from_slice(ids);
         }
 
         fn forget(&mut self) {
@@ -198,7 +220,7 @@ mod tests {
         let frame = UpstreamFrame { slot, send: Some(Send::default()), ..Default::default() };
         let gateway = Some(GatewayRef { id: "gw".to_owned(), epoch: 1 });
         let batches = vec![UpstreamBatch { shard: 0, frames: vec![frame] }];
-        record(offset, UpstreamRecord { gateway, batches }.encode_to_vec())
+        record(offset, UpstreamRecord { gateway, batches, changed: Vec::new() }.encode_to_vec())
     }
 
     fn run(fragile: &mut Fragile, arrived: &[Arrived]) -> (Vec<u32>, Vec<(i64, u32, String)>) {
@@ -212,7 +234,7 @@ mod tests {
 
     #[test]
     fn good_records_are_one_tick() {
-        let mut fragile = Fragile { slot: 99, times: 9, forgets: 0 };
+        let mut fragile = Fragile { slot: 99, times: 9, ..Fragile::default() };
         let arrived = [with_slot(1, 1), with_slot(2, 2)];
         let worked = work(&mut fragile, &Gateways::default(), &arrived, 3);
         assert_eq!(worked.out, [vec![1, 2]]);
@@ -222,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_record_that_panics_alone_is_set_apart_and_the_others_are_worked() {
-        let mut fragile = Fragile { slot: 2, times: u32::MAX, forgets: 0 };
+        let mut fragile = Fragile { slot: 2, times: u32::MAX, ..Fragile::default() };
         let (out, poisoned) =
             run(&mut fragile, &[with_slot(1, 1), with_slot(2, 2), with_slot(3, 3)]);
         assert_eq!(out, [1, 3]);
@@ -234,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_panic_that_does_not_come_again_costs_nothing() {
-        let mut fragile = Fragile { slot: 2, times: 3, forgets: 0 };
+        let mut fragile = Fragile { slot: 2, times: 3, ..Fragile::default() };
         let (out, poisoned) = run(&mut fragile, &[with_slot(1, 1), with_slot(2, 2)]);
         assert_eq!(out, [1, 2]);
         assert!(poisoned.is_empty());
@@ -242,11 +264,28 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_set_apart_at_once() {
-        let mut fragile = Fragile { slot: 99, times: 0, forgets: 0 };
+        let mut fragile = Fragile { slot: 99, times: 0, ..Fragile::default() };
         let nameless = UpstreamRecord::default().encode_to_vec();
         let (out, poisoned) =
             run(&mut fragile, &[record(1, vec![0xff; 20]), with_slot(2, 7), record(3, nameless)]);
         assert_eq!(out, [7]);
         assert_eq!(poisoned.iter().map(|p| (p.0, p.1)).collect::<Vec<_>>(), [(1, 1), (3, 1)]);
+    }
+
+    #[test]
+    fn changes_are_told_before_the_tick_and_are_no_messages() {
+        let mut fragile = Fragile::default();
+        let changed = vec!["g".to_owned(), "h".to_owned()];
+        let told = UpstreamRecord { changed: changed.clone(), ..Default::default() };
+        let arrived = [record(1, told.encode_to_vec())];
+        let worked = work(&mut fragile, &Gateways::default(), &arrived, 3);
+        assert!(worked.out.is_empty() && worked.poisoned.is_empty());
+        assert_eq!((&fragile.changed, arrived[0].messages()), (&changed, 0));
+        // Whose messages these are nobody could tell.
+        let batches = vec![UpstreamBatch::default()];
+        let nameless = UpstreamRecord { batches, ..told };
+        let (out, poisoned) =
+            run(&mut fragile, &[record(2, nameless.encode_to_vec()), with_slot(3, 7)]);
+        assert_eq!((out, poisoned.len(), fragile.changed.len()), (vec![7], 1, 2));
     }
 }

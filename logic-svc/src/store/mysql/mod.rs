@@ -1,7 +1,8 @@
 //! The store of the cluster form: MySQL 8 or MariaDB, shared by any number of services.
 //!
-//! Nothing is believed for longer than a tick without asking: heads of conversations are fenced by the primary key
-//! of `messages`, members by a version that each conversation counts. All statements are of many rows.
+//! Nothing is believed without being told or asking: heads of conversations are fenced by the primary key of
+//! `messages`; who changes members tells the reader of the partition before anybody is answered, and a version that each
+//! conversation counts says what changed. All statements are of many rows.
 
 mod conversations;
 mod crowds;

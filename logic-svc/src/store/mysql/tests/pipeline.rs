@@ -72,6 +72,7 @@ fn settings() -> Settings {
         cached_conversations: 1000,
         cached_members: 10_000,
         recent_sends: 1000,
+        versions_hold: Duration::ZERO,
         #[cfg(feature = "fault-injection")]
         ack_before_commit: false,
         #[cfg(feature = "fault-injection")]
@@ -293,6 +294,37 @@ fn joins_leaves_and_switches_elsewhere_are_seen_by_the_next_message() {
     let answers = service.tick(vec![frame(alice, "g", "4", "x"), frame(bob, "g", "5", "x")]);
     assert_eq!(answers.delivered[0].0, [alice, eve]);
     assert_eq!(failure(&answers.replies[1]).name, "NOT_A_MEMBER");
+}
+
+/// A tick asks about what it was told of, what it is asked about by strangers, and what it has not asked about for
+/// long; and about nothing else.
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn a_change_is_asked_about_once_it_is_told() {
+    let database = Database::new();
+    let hold = |versions_hold| Settings { versions_hold, ..settings() };
+    let mut service = Service::with(&database.options(), 1, hold(Duration::from_secs(3600)));
+    let mut forgetful = Service::with(&database.options(), 2, hold(Duration::from_millis(100)));
+    let other = database.open();
+    let ([alice, bob, eve], _) = three(&other);
+    let group = NewGroup { id: "g", name: "", owner: alice, members: &[bob] };
+    other.create_group(&group, 1 << 40).unwrap();
+    let info = other.conversation_of("g", alice).unwrap().unwrap().0;
+    assert_eq!(seq(&service.send(alice, "g", "1", "x")), 1);
+    assert_eq!(seq(&forgetful.send(alice, "g", "2", "x")), 2);
+    other.leave(&info, bob).unwrap();
+    let stayed = [alice, bob];
+    let answers = service.tick(vec![frame(bob, "g", "3", "x")]);
+    assert_eq!((seq(&answers.replies[0]), &answers.delivered[0].0[..]), (3, &stayed[..]));
+    service.pipeline.changed(&["other".to_owned(), "g".to_owned()]);
+    assert_eq!(failure(&service.send(bob, "g", "4", "x")).name, "NOT_A_MEMBER");
+    std::thread::sleep(Duration::from_millis(150));
+    assert_eq!(failure(&forgetful.send(bob, "g", "5", "x")).name, "NOT_A_MEMBER");
+    // Nobody told of this one, but to refuse the sender it is asked about.
+    other.join(&info, eve, 2 << 40).unwrap();
+    let answers = service.tick(vec![frame(alice, "g", "6", "x"), frame(eve, "g", "7", "x")]);
+    assert_eq!(answers.replies.iter().map(seq).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(answers.delivered[0].0, [alice, eve]);
 }
 
 #[test]
