@@ -17,11 +17,11 @@ use crate::uplink::Uplink;
 const WAIT: Duration = Duration::from_millis(20);
 /// Ticks begin this far apart at least. One that comes alone is not kept waiting; of many that come one by
 /// one each would otherwise cost a record a partition.
-const TICK_APART: Duration = Duration::from_millis(2);
+const TICK_APART: Duration = Duration::from_micros(1_500);
 /// The same behind a tick of a herd: what a record costs on its way is the same for one message and for many.
 const HERD_APART: Duration = Duration::from_millis(4);
 /// A tick of this many frames is part of a herd.
-const HERD: usize = 16;
+const HERD: usize = 12;
 /// A tick of this many frames is not kept waiting for more.
 const TICK_FRAMES: usize = 8_192;
 /// Frames under way to Kafka beyond which the uplink is left to fill up: then the shards answer BUSY
