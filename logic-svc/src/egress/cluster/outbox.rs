@@ -32,6 +32,10 @@ const MISSING_WAIT: Duration = Duration::from_millis(50);
 const MISSING_LOOK: Duration = Duration::from_secs(1);
 /// How long work that is handed over may take to be durable.
 const TASK_LIMIT: Duration = Duration::from_secs(5);
+/// How long a change may take to be told. Whoever asked for it waits on a thread that others need.
+const ANNOUNCE_LIMIT: Duration = Duration::from_secs(2);
+/// After one that took longer the next ones fail at once for so long.
+const ANNOUNCE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a record did not leave.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -180,6 +184,8 @@ pub struct Outbox {
     next: AtomicU64,
     /// Topics of registered gateways that were not there, and since when.
     missing: Mutex<HashMap<String, Instant>>,
+    /// When a change could not be told last.
+    untold: Mutex<Option<Instant>>,
 }
 
 impl Outbox {
@@ -194,8 +200,8 @@ impl Outbox {
     ) -> Result<Self, SetupError> {
         let deliveries = Arc::new(Deliveries::default());
         let producer = RwLock::new(connect(&settings, &deliveries)?);
-        let (next, missing) = (AtomicU64::new(1), Mutex::default());
-        Ok(Self { producer, settings, topics, gateways, deliveries, next, missing })
+        let (next, missing, untold) = (AtomicU64::new(1), Mutex::default(), Mutex::default());
+        Ok(Self { producer, settings, topics, gateways, deliveries, next, missing, untold })
     }
 
     /// The topics.
@@ -436,12 +442,19 @@ impl TaskOut for Outbox {
     }
 
     fn announce(&self, conversation_id: &str) -> Result<(), StoreError> {
+        let untold = || self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        if untold().is_some_and(|at| at.elapsed() < ANNOUNCE_PAUSE) {
+            return Err(StoreError::Unavailable("Kafka takes no records".to_owned()));
+        }
         metrics::counter!("corelane_logic_changes_announced_total").increment(1);
         let changed = vec![conversation_id.to_owned()];
         let record = UpstreamRecord { changed, ..UpstreamRecord::default() };
         let partition = partition_of(conversation_id, self.topics.upstream_partitions);
         let record = (self.topics.upstream.clone(), partition, record.encode_to_vec());
-        self.send_and_wait(TASK_LIMIT, &[record]).map_err(unavailable)
+        self.send_and_wait(ANNOUNCE_LIMIT, &[record]).map_err(|error| {
+            *untold() = Some(Instant::now());
+            unavailable(error)
+        })
     }
 }
 

@@ -21,6 +21,22 @@ fn a_producer_that_is_of_no_use_any_more_is_made_anew_once() {
     assert_eq!((new.in_flight(), outbox.producer().in_flight()), (1, 1));
 }
 
+/// Requests that change members hold threads that others need: while Kafka is away not each of them waits for it.
+#[test]
+fn a_change_that_cannot_be_told_is_waited_for_once_and_not_by_everybody() {
+    let settings = Settings { brokers: "127.0.0.1:1".to_owned(), ..Settings::default() };
+    let outbox = Outbox::new(settings, topics(), Arc::default()).unwrap();
+    let sent = || outbox.producer().in_flight();
+    assert!(outbox.announce("g").is_err());
+    assert_eq!(sent(), 1);
+    *outbox.untold.lock().unwrap() = Some(Instant::now() + Duration::from_secs(3600));
+    assert!(outbox.announce("g").is_err());
+    assert_eq!(sent(), 1, "it is not tried");
+    *outbox.untold.lock().unwrap() = Instant::now().checked_sub(ANNOUNCE_PAUSE);
+    assert!(outbox.announce("g").is_err());
+    assert_eq!(sent(), 2, "it is tried again");
+}
+
 fn topics() -> Topics {
     Topics {
         upstream: "u".to_owned(),
