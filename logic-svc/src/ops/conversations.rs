@@ -105,7 +105,13 @@ impl Operations {
         };
         let mut joined = members;
         joined.push(user);
-        self.members_changed(&id, &joined, &[])?;
+        let change = MembersChanged {
+            conversation_id: &id,
+            is_new: true,
+            joined: &joined,
+            ..MembersChanged::default()
+        };
+        self.notifier.members_changed(&change).map_err(|error| failure(&error))?;
         self.tell(&Happening {
             no,
             conversation_id: &id,
@@ -170,10 +176,12 @@ impl Operations {
         }
         let mut left = self.view(info.no, user)?;
         let username = self.username(user)?;
-        if !self.store.leave(&info, user).map_err(|error| failure(&error))? {
+        let is_out = self.store.leave(&info, user).map_err(|error| failure(&error))?;
+        // Also if somebody else was faster: this answer, too, is a word that the user is out.
+        self.members_changed(id, &[], &[user])?;
+        if !is_out {
             return Err(NOT_A_MEMBER.failure());
         }
-        self.members_changed(id, &[], &[user])?;
         let (no, username) = (info.no, username.as_str());
         self.tell(&Happening { no, conversation_id: id, event: "left", user, username, origin });
         left.member_count = left.member_count.saturating_sub(1);
@@ -181,14 +189,14 @@ impl Operations {
         Ok(left)
     }
 
-    /// Tells those who deliver to large groups, before whoever asked is answered.
+    /// Tells those who work on the conversation's messages, before whoever asked is answered.
     pub(super) fn members_changed(
         &self,
         conversation_id: &str,
         joined: &[UserId],
         left: &[UserId],
     ) -> Result<()> {
-        let change = MembersChanged { conversation_id, joined, left };
+        let change = MembersChanged { conversation_id, joined, left, is_new: false };
         self.notifier.members_changed(&change).map_err(|error| failure(&error))
     }
 

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::domain::UserId;
-use crate::domain::conversation::Kind;
 use crate::ports::{Change, ConversationRecord, Known};
 
 /// A conversation at hand.
@@ -29,10 +28,9 @@ impl Cached {
         Known { no: self.record.no, id: &self.id, version: self.record.version }
     }
 
-    /// Whether others may have changed it by `now`. Who is in a direct conversation never changes.
+    /// Whether others may have changed it by `now`.
     pub(super) fn is_doubtful(&self, now: Instant, hold: Duration) -> bool {
-        let is_old = |at: Instant| now.saturating_duration_since(at) >= hold;
-        self.record.kind != Kind::Direct && self.asked.is_none_or(is_old)
+        self.asked.is_none_or(|at| now.saturating_duration_since(at) >= hold)
     }
 }
 
@@ -253,22 +251,20 @@ mod tests {
         assert_eq!(cache.members, 2);
     }
 
-    /// Only a group can have changed: when it was asked about too long ago, or somebody said so.
+    /// It may have changed when it was asked about too long ago, or when somebody said so.
     #[test]
     fn doubt_comes_with_time_or_word_and_goes_with_an_answer() {
         let (mut cache, asked, hold) =
             (Conversations::default(), Instant::now(), Duration::from_secs(10));
-        let dm = ConversationRecord { kind: Kind::Direct, ..record(2, &[1, 2]) };
-        let (g, dm) = (cache.insert("g", record(1, &[1]), asked), cache.insert("dm", dm, asked));
+        let g = cache.insert("g", record(1, &[1]), asked);
+        let other = cache.insert("other", record(2, &[1]), asked);
         let doubtful = |cache: &Conversations, at, later: u64| {
             cache.get(at).unwrap().is_doubtful(asked + Duration::from_secs(later), hold)
         };
         assert!(!doubtful(&cache, g, 9) && doubtful(&cache, g, 10));
-        assert!(!doubtful(&cache, dm, 1_000_000));
         cache.doubt("g");
-        cache.doubt("dm");
         cache.doubt("unknown");
-        assert!(doubtful(&cache, g, 0) && !doubtful(&cache, dm, 0));
+        assert!(doubtful(&cache, g, 0) && !doubtful(&cache, other, 0));
         cache.insert("g", record(1, &[1, 2]), asked);
         assert!(!doubtful(&cache, g, 0));
     }

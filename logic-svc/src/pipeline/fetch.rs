@@ -41,12 +41,15 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
     /// stranger by what is at hand alone.
     fn doubtful(&mut self, batches: &[(GatewayNo, UpstreamBatch)]) -> Vec<CacheIndex> {
         let (now, hold) = (self.began, self.settings.versions_hold);
+        let frames = batches.iter().flat_map(|(_, batch)| &batch.frames);
+        let came = frames.filter_map(|frame| Some((frame.user_id, frame.send.as_ref()?)));
+        let owed = self.doubts.iter().map(|item| (item.sender, &item.send));
         let mut asked = Vec::new();
-        for frame in batches.iter().flat_map(|(_, batch)| &batch.frames) {
-            let id = frame.send.as_ref().map_or("", |send| &send.conversation_id);
+        for (sender, send) in came.chain(owed) {
+            let id = &send.conversation_id;
             let Some(at) = self.conversations.find(id) else { continue };
             let Some(cached) = self.conversations.get_mut(at) else { continue };
-            let is_stranger = || !cached.record.members.contains(frame.user_id);
+            let is_stranger = || !cached.record.members.contains(sender);
             if cached.tick != self.ticks && (cached.is_doubtful(now, hold) || is_stranger()) {
                 cached.tick = self.ticks;
                 asked.push(at);
@@ -79,7 +82,15 @@ impl<L: MessageLog, M: Members, O: Publisher> Pipeline<L, M, O> {
         ids.dedup();
         users.sort_unstable();
         users.dedup();
-        self.members.fetch(&ids, &users)
+        match self.members.fetch(&ids, &users) {
+            Err(error @ StoreError::Unavailable(_)) => Err(error),
+            // Asked for one by one only that is refused which is damaged.
+            Err(error) => {
+                tracing::warn!(%error, "what a tick needs is asked for one by one");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// A conversation at hand, looked up if it is not yet.

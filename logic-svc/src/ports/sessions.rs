@@ -99,6 +99,8 @@ pub trait Notifier: Send + Sync {
 pub struct MembersChanged<'a> {
     /// The group.
     pub conversation_id: &'a str,
+    /// Made just now: nobody can remember it otherwise.
+    pub is_new: bool,
     /// Who came in.
     pub joined: &'a [UserId],
     /// Who went out.

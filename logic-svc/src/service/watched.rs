@@ -42,8 +42,9 @@ impl<M: Members> Members for Watched<M> {
             let members = u32::try_from(record.members.len()).unwrap_or(u32::MAX);
             if members >= self.watch.threshold().down() {
                 let joined = [*user];
-                let change = MembersChanged { conversation_id: id, joined: &joined, left: &[] };
-                self.watch.changed(&change)?;
+                let change =
+                    MembersChanged { conversation_id: id, joined: &joined, ..Default::default() };
+                self.watch.crowd_changed(&change)?;
             }
         }
         Ok(records)

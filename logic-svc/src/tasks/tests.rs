@@ -18,6 +18,8 @@ struct Group {
     done: Mutex<Vec<String>>,
     /// Whether Kafka is away.
     away: bool,
+    /// Whether only the reader of the group's messages cannot be told.
+    deaf: AtomicBool,
 }
 
 impl Group {
@@ -103,7 +105,7 @@ impl TaskOut for Group {
         Ok(())
     }
     fn announce(&self, id: &str) -> Result<(), StoreError> {
-        if self.away {
+        if self.away || self.deaf.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable("away".to_owned()));
         }
         self.note(format!("announced {id}"));
@@ -183,7 +185,8 @@ impl DeadLetters for Group {
 /// A group of so many, large from 5 on and small below 4, with one gateway that lives.
 fn parts(members: u32, fanout: Fanout, away: bool) -> (Arc<Group>, Parts) {
     let crowd = Mutex::new(Crowd { no: 7, members, fanout });
-    let group = Arc::new(Group { crowd, done: Mutex::default(), away });
+    let group =
+        Arc::new(Group { crowd, done: Mutex::default(), away, deaf: AtomicBool::default() });
     let gateways = Arc::new(Gateways::default());
     gateways.set_live([("gw".to_owned(), 2)]);
     let watch = CrowdWatch::new(
@@ -251,7 +254,7 @@ fn nothing_is_switched_before_gateways_were_told() {
 fn members_are_told_and_the_switch_is_handed_over_at_the_thresholds() {
     let joins = |members, fanout| {
         let (group, parts) = parts(members, fanout, false);
-        let change = MembersChanged { conversation_id: "g", joined: &[1], left: &[] };
+        let change = MembersChanged { conversation_id: "g", joined: &[1], ..Default::default() };
         parts.watch.changed(&change).unwrap();
         group.take()
     };
@@ -261,13 +264,31 @@ fn members_are_told_and_the_switch_is_handed_over_at_the_thresholds() {
     assert_eq!(joins(5, Fanout::Write), [&told[..], &["task large=true"]].concat());
     assert_eq!(joins(9, Fanout::Read), told);
     let (group, parts) = parts(3, Fanout::Read, false);
-    let change = MembersChanged { conversation_id: "g", joined: &[], left: &[2] };
+    let change = MembersChanged { conversation_id: "g", left: &[2], ..Default::default() };
     parts.watch.changed(&change).unwrap();
     assert_eq!(group.take(), ["announced g", "joined [] left [2]", "task large=false"]);
+    let new = MembersChanged { is_new: true, ..change };
+    let (group, parts) = self::parts(3, Fanout::Write, false);
+    parts.watch.changed(&new).unwrap();
+    assert!(group.take().is_empty(), "nobody remembers a group that is new");
     for (members, fanout) in [(5, Fanout::Read), (2, Fanout::Write)] {
         let (_, parts) = self::parts(members, fanout, true);
         assert!(parts.watch.changed(&change).is_err(), "whoever asked is to ask again");
     }
+}
+
+/// Who leaves a large group is told to gateways whether or not the reader of its messages can be told.
+#[test]
+fn who_cannot_be_told_keeps_nobody_else_from_hearing() {
+    let (group, parts) = parts(5, Fanout::Read, false);
+    group.deaf.store(true, Ordering::Relaxed);
+    let change = MembersChanged { conversation_id: "g", left: &[2], ..MembersChanged::default() };
+    assert!(parts.watch.changed(&change).is_err(), "whoever asked is to ask again");
+    assert_eq!(group.take(), ["joined [] left [2]"]);
+    assert!(matches!(spread(&parts, &task(true), &|_| {}).unwrap(), Spread::Nothing));
+    group.crowd.lock().unwrap().members = 3;
+    assert!(matches!(spread(&parts, &task(false), &|_| {}).unwrap(), Spread::Small(_)));
+    assert_eq!(group.take(), ["Write"], "whoever does not hear of it asks within seconds");
 }
 
 #[test]

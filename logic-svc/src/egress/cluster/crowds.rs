@@ -91,8 +91,18 @@ impl CrowdWatch {
     /// # Errors
     /// Gateways could not be told: whoever asked is to repeat the request.
     pub fn changed(&self, change: &MembersChanged<'_>) -> Result<(), StoreError> {
-        let MembersChanged { conversation_id, joined, left } = *change;
-        self.tasks.announce(conversation_id)?;
+        let MembersChanged { conversation_id, is_new, .. } = *change;
+        let announced = if is_new { Ok(()) } else { self.announce(conversation_id) };
+        // Whoever cannot be told keeps nobody else from hearing of it.
+        self.crowd_changed(change).and(announced)
+    }
+
+    /// The same for who gives the messages their places himself.
+    ///
+    /// # Errors
+    /// As [`CrowdWatch::changed`].
+    pub fn crowd_changed(&self, change: &MembersChanged<'_>) -> Result<(), StoreError> {
+        let MembersChanged { conversation_id, joined, left, .. } = *change;
         let Some(crowd) = self.crowds.crowd(conversation_id)? else { return Ok(()) };
         let large = crowd.fanout == Fanout::Read;
         if large || crowd.members >= self.threshold.down() {

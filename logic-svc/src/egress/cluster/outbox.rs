@@ -184,8 +184,8 @@ pub struct Outbox {
     next: AtomicU64,
     /// Topics of registered gateways that were not there, and since when.
     missing: Mutex<HashMap<String, Instant>>,
-    /// When a change could not be told last.
-    untold: Mutex<Option<Instant>>,
+    /// Partitions that could not be told of a change, and when that was last.
+    untold: Mutex<HashMap<u32, Instant>>,
 }
 
 impl Outbox {
@@ -267,7 +267,7 @@ impl Outbox {
             // Nobody waits for what a gateway is sent that is gone.
             let wanted = self.gateways.is_reachable(gateway);
             let token = if wanted { token } else { u64::from(TAG_LOOSE) << TAG_SHIFT };
-            let taken = self.send(&topic, 0, None, &payload, trace, token)?;
+            let taken = self.send(&topic, 0, &payload, trace, token)?;
             sent += u64::from(taken && wanted);
         }
         Ok(sent)
@@ -284,7 +284,7 @@ impl Outbox {
         trace: Option<TraceContext>,
     ) -> Result<u64, OutboxError> {
         let topic = &self.topics.dead_letters;
-        self.send(topic, 0, None, &letter.encode_to_vec(), trace, token).map(u64::from)
+        self.send(topic, 0, &letter.encode_to_vec(), trace, token).map(u64::from)
     }
 
     /// Puts a record back where it came from, and waits until it is durable.
@@ -306,7 +306,19 @@ impl Outbox {
         &self,
         topic: &str,
         partition: u32,
-        key: Option<&[u8]>,
+        payload: &[u8],
+        trace: Option<TraceContext>,
+        token: Token,
+    ) -> Result<bool, OutboxError> {
+        let until = Instant::now() + FULL_LIMIT;
+        self.send_until(until, topic, partition, payload, trace, token)
+    }
+
+    fn send_until(
+        &self,
+        until: Instant,
+        topic: &str,
+        partition: u32,
         payload: &[u8],
         trace: Option<TraceContext>,
         token: Token,
@@ -316,9 +328,8 @@ impl Outbox {
                 trace.map_or_else(|| TraceContext::new_random(false), |trace| trace.child()),
             ),
         };
-        let until = Instant::now() + FULL_LIMIT;
         loop {
-            match self.working_producer().send(topic, partition, key, payload, &headers, token) {
+            match self.working_producer().send(topic, partition, None, payload, &headers, token) {
                 Ok(()) => {
                     self.missing().remove(topic);
                     return Ok(true);
@@ -378,9 +389,15 @@ impl Outbox {
         let token = (u64::from(TAG_WAITED) << TAG_SHIFT) | counter;
         let wait = Wait { missing: records.len() as u64, lost: None };
         self.deliveries.waits().insert(token, wait);
+        let until = Instant::now() + limit.min(FULL_LIMIT);
         for (topic, partition, payload) in records {
-            match self.send(topic, *partition, None, payload, None, token) {
+            match self.send_until(until, topic, *partition, payload, None, token) {
                 Ok(true) => {}
+                // Unlike that of a gateway that is gone it has to be there.
+                Ok(false) if *topic == self.topics.upstream => {
+                    let lost = Err(DeliveryError::UnknownTopic);
+                    self.deliveries.told_waiting(token, lost);
+                }
                 Ok(false) => self.deliveries.told_waiting(token, Ok(())),
                 Err(error) => {
                     self.deliveries.waits().remove(&token);
@@ -415,7 +432,7 @@ impl PushOut for Outbox {
     fn push(&self, records: Vec<(GatewayNo, PushRecord)>) {
         let token = u64::from(TAG_LOOSE) << TAG_SHIFT;
         for (topic, partition, payload) in self.encoded(records) {
-            if let Err(error) = self.send(&topic, partition, None, &payload, None, token) {
+            if let Err(error) = self.send(&topic, partition, &payload, None, token) {
                 tracing::warn!(%error, topic, "a record for a gateway was lost");
             }
         }
@@ -442,19 +459,25 @@ impl TaskOut for Outbox {
     }
 
     fn announce(&self, conversation_id: &str) -> Result<(), StoreError> {
+        let partition = partition_of(conversation_id, self.topics.upstream_partitions);
         let untold = || self.untold.lock().unwrap_or_else(PoisonError::into_inner);
-        if untold().is_some_and(|at| at.elapsed() < ANNOUNCE_PAUSE) {
+        if untold().get(&partition).is_some_and(|at| at.elapsed() < ANNOUNCE_PAUSE) {
             return Err(StoreError::Unavailable("Kafka takes no records".to_owned()));
         }
-        metrics::counter!("corelane_logic_changes_announced_total").increment(1);
         let changed = vec![conversation_id.to_owned()];
         let record = UpstreamRecord { changed, ..UpstreamRecord::default() };
-        let partition = partition_of(conversation_id, self.topics.upstream_partitions);
         let record = (self.topics.upstream.clone(), partition, record.encode_to_vec());
-        self.send_and_wait(ANNOUNCE_LIMIT, &[record]).map_err(|error| {
-            *untold() = Some(Instant::now());
-            unavailable(error)
-        })
+        match self.send_and_wait(ANNOUNCE_LIMIT, &[record]) {
+            Ok(()) => {
+                untold().remove(&partition);
+                metrics::counter!("corelane_logic_changes_announced_total").increment(1);
+                Ok(())
+            }
+            Err(error) => {
+                untold().insert(partition, Instant::now());
+                Err(unavailable(error))
+            }
+        }
     }
 }
 

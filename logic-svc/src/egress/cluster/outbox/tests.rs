@@ -10,14 +10,14 @@ fn a_producer_that_is_of_no_use_any_more_is_made_anew_once() {
     let ledger = Arc::new(Ledger::new(3));
     outbox.begin(&ledger);
     let token = ledger.acks.begin(next(10));
-    assert_eq!(outbox.send("d", 0, None, b"x", None, token), Ok(true));
+    assert_eq!(outbox.send("d", 0, b"x", None, token), Ok(true));
     let broken = outbox.working_producer();
     let new = outbox.renew(&broken);
     assert!(!Arc::ptr_eq(&broken, &new));
     assert!(Arc::ptr_eq(&outbox.renew(&broken), &new), "by whoever was first");
     drop(broken);
     assert!(ledger.failed(), "the tick is worked again");
-    assert_eq!(outbox.send("d", 0, None, b"y", None, token), Ok(true));
+    assert_eq!(outbox.send("d", 0, b"y", None, token), Ok(true));
     assert_eq!((new.in_flight(), outbox.producer().in_flight()), (1, 1));
 }
 
@@ -27,12 +27,15 @@ fn a_change_that_cannot_be_told_is_waited_for_once_and_not_by_everybody() {
     let settings = Settings { brokers: "127.0.0.1:1".to_owned(), ..Settings::default() };
     let outbox = Outbox::new(settings, topics(), Arc::default()).unwrap();
     let sent = || outbox.producer().in_flight();
+    let partition = partition_of("g", 1);
     assert!(outbox.announce("g").is_err());
     assert_eq!(sent(), 1);
-    *outbox.untold.lock().unwrap() = Some(Instant::now() + Duration::from_secs(3600));
+    let later = Instant::now() + Duration::from_secs(3600);
+    outbox.untold.lock().unwrap().insert(partition, later);
     assert!(outbox.announce("g").is_err());
     assert_eq!(sent(), 1, "it is not tried");
-    *outbox.untold.lock().unwrap() = Instant::now().checked_sub(ANNOUNCE_PAUSE);
+    let before = Instant::now().checked_sub(ANNOUNCE_PAUSE).unwrap();
+    outbox.untold.lock().unwrap().insert(partition, before);
     assert!(outbox.announce("g").is_err());
     assert_eq!(sent(), 2, "it is tried again");
 }

@@ -327,6 +327,22 @@ fn a_change_is_asked_about_once_it_is_told() {
     assert_eq!(answers.delivered[0].0, [alice, eve]);
 }
 
+/// What a tick does not have at hand is asked for together, but refused only where it is damaged.
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn a_damaged_conversation_is_refused_alone() {
+    let database = Database::new();
+    let mut service = Service::new(&database, 1);
+    let ([alice, ..], [one, two]) = three(&service.store);
+    service.tick(vec![frame(alice, &one, "1", "x"), frame(alice, &two, "2", "x")]);
+    let damage = format!("UPDATE conversations SET type = 99 WHERE conversation_id = '{one}'");
+    database.raw().query_drop(damage).unwrap();
+    service.pipeline.forget();
+    let answers = service.tick(vec![frame(alice, &one, "3", "x"), frame(alice, &two, "4", "x")]);
+    assert_eq!(failure(&answers.replies[0]).name, "INTERNAL");
+    assert_eq!(seq(&answers.replies[1]), 2);
+}
+
 #[test]
 #[ignore = "needs the servers of `cargo xtask servers up`"]
 fn small_caches_change_nothing() {
