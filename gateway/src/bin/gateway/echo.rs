@@ -36,11 +36,11 @@ struct Echo {
     #[arg(long, default_value = "127.0.0.1:9000")]
     listen: SocketAddr,
     /// Largest message in bytes.
-    #[arg(long, default_value_t = 65536)]
-    max_message: usize,
+    #[arg(long, default_value_t = 65536, value_parser = clap::value_parser!(u32).range(1..=67_108_864))]
+    max_message: u32,
     /// Shards, one thread each; default: cores.
-    #[arg(long)]
-    shards: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    shards: Option<u16>,
     /// auto, io_uring, epoll or glommio.
     #[arg(long, default_value = "auto")]
     io: IoChoice,
@@ -106,11 +106,11 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(echo: &Echo) -> std::io::Result<()> {
     let mut config = GatewayConfig::new(echo.listen, Mode::Echo);
-    config.shards = echo.shards.unwrap_or_else(cores);
+    config.shards = echo.shards.map_or_else(cores, usize::from);
     config.io = echo.io;
     config.congestion_control.clone_from(&echo.congestion_control);
     config.deflate = echo.deflate.then(|| echo.compression.config());
-    config.limits.max_message_bytes = echo.max_message;
+    config.limits.max_message_bytes = echo.max_message as usize;
     // Conformance suites send one message in very many fragments.
     config.limits.max_fragments = u32::MAX;
     // From here on a signal is ours: one that comes right behind the ready line is not lost.
@@ -128,4 +128,28 @@ fn run(echo: &Echo) -> std::io::Result<()> {
         }
     });
     gateway.stop()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_make_no_server_are_refused_by_name() {
+        let parse = |option: &str, value: &str| {
+            Arguments::try_parse_from(["gateway", "echo", option, value]).map(drop)
+        };
+        for (option, good, bad) in [
+            ("--shards", ["1", "1024"], ["0", "1025"]),
+            ("--max-message", ["1", "67108864"], ["0", "67108865"]),
+        ] {
+            for value in good {
+                assert!(parse(option, value).is_ok(), "{option} {value}");
+            }
+            for value in bad {
+                let error = parse(option, value).unwrap_err().to_string();
+                assert!(error.contains(option) && error.contains(value), "{error}");
+            }
+        }
+    }
 }
