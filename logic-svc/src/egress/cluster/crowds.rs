@@ -89,7 +89,7 @@ impl CrowdWatch {
     /// places is told, and of large groups every gateway. May be told twice.
     ///
     /// # Errors
-    /// Gateways could not be told: whoever asked is to repeat the request.
+    /// Some of them could not be told: whoever asked is to repeat the request.
     pub fn changed(&self, change: &MembersChanged<'_>) -> Result<(), StoreError> {
         let MembersChanged { conversation_id, is_new, .. } = *change;
         let announced = if is_new { Ok(()) } else { self.announce(conversation_id) };
@@ -100,7 +100,7 @@ impl CrowdWatch {
     /// The same for who gives the messages their places himself.
     ///
     /// # Errors
-    /// As [`CrowdWatch::changed`].
+    /// Gateways could not be told: the change is to be told again.
     pub fn crowd_changed(&self, change: &MembersChanged<'_>) -> Result<(), StoreError> {
         let MembersChanged { conversation_id, joined, left, .. } = *change;
         let Some(crowd) = self.crowds.crowd(conversation_id)? else { return Ok(()) };

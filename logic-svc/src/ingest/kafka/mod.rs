@@ -326,8 +326,8 @@ impl<H: Handle<Out = Vec<(GatewayNo, PushRecord)>>> Life<'_, H> {
     fn tick(&mut self, arrived: &[Arrived]) -> Result<(), String> {
         let began = Instant::now();
         let token = self.ledger.acks.begin(next_offsets(arrived));
-        let with_messages = arrived.iter().filter(|one| one.messages() > 0);
-        let trace = with_messages.into_iter().find_map(|one| one.record.headers.traceparent);
+        let mut with_messages = arrived.iter().filter(|one| one.messages() > 0);
+        let trace = with_messages.find_map(|one| one.record.headers.traceparent);
         let worked = work(self.handle, &self.parts.gateways, arrived, self.options.poison_attempts);
         let sending = Instant::now();
         let mut expected = 0;

@@ -8,8 +8,8 @@ use super::*;
 use crate::domain::delivery::ConnectionId;
 use crate::pipeline::{Pipeline, Settings};
 use crate::ports::{
-    Backend, Clock, ConversationRecord, Fanout, HistoryStore, Keep, NewGroup, PublishTick,
-    Publisher,
+    Backend, Clock, ConversationInfo, ConversationRecord, Fanout, HistoryStore, Keep, NewGroup,
+    PublishTick, Publisher,
 };
 use crate::snowflake::Snowflake;
 
@@ -132,6 +132,14 @@ fn three(store: &Store) -> ([u64; 3], [String; 2]) {
         store.ensure_users(&["alice", "bob", "eve"], 1).unwrap().try_into().unwrap();
     let dm = |other| proto::ids::direct_conversation_id(users[0], other);
     (users, [dm(users[1]), dm(users[2])])
+}
+
+/// The same three, and a group "g" of Alice and Bob.
+fn group_of_two(store: &Store) -> ([u64; 3], ConversationInfo) {
+    let (users, _) = three(store);
+    let group = NewGroup { id: "g", name: "", owner: users[0], members: &[users[1]] };
+    store.create_group(&group, 1 << 40).unwrap();
+    (users, store.conversation_of("g", users[0]).unwrap().unwrap().0)
 }
 
 #[test]
@@ -280,10 +288,7 @@ fn joins_leaves_and_switches_elsewhere_are_seen_by_the_next_message() {
     let database = Database::new();
     let mut service = Service::new(&database, 1);
     let other = database.open();
-    let ([alice, bob, eve], _) = three(&other);
-    let group = NewGroup { id: "g", name: "", owner: alice, members: &[bob] };
-    other.create_group(&group, 1 << 40).unwrap();
-    let info = other.conversation_of("g", alice).unwrap().unwrap().0;
+    let ([alice, bob, eve], info) = group_of_two(&other);
     assert_eq!(seq(&service.send(alice, "g", "1", "x")), 1);
     assert_eq!(failure(&service.send(eve, "g", "2", "x")).name, "NOT_A_MEMBER");
     other.join(&info, eve, 2 << 40).unwrap();
@@ -306,10 +311,7 @@ fn a_change_is_asked_about_once_it_is_told() {
     let mut service = Service::with(&database.options(), 1, hold(Duration::from_secs(3600)));
     let mut forgetful = Service::with(&database.options(), 2, hold(Duration::from_millis(100)));
     let other = database.open();
-    let ([alice, bob, eve], _) = three(&other);
-    let group = NewGroup { id: "g", name: "", owner: alice, members: &[bob] };
-    other.create_group(&group, 1 << 40).unwrap();
-    let info = other.conversation_of("g", alice).unwrap().unwrap().0;
+    let ([alice, bob, eve], info) = group_of_two(&other);
     assert_eq!(seq(&service.send(alice, "g", "1", "x")), 1);
     assert_eq!(seq(&forgetful.send(alice, "g", "2", "x")), 2);
     other.leave(&info, bob).unwrap();
