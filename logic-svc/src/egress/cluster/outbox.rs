@@ -393,12 +393,13 @@ impl Outbox {
         for (topic, partition, payload) in records {
             match self.send_until(until, topic, *partition, payload, None, token) {
                 Ok(true) => {}
-                // Unlike that of a gateway that is gone it has to be there.
-                Ok(false) if *topic == self.topics.upstream => {
-                    let lost = Err(DeliveryError::UnknownTopic);
-                    self.deliveries.told_waiting(token, lost);
+                // Of a gateway that is gone: nobody wants it.
+                Ok(false) if topic.starts_with(&self.settings.push("")) => {
+                    self.deliveries.told_waiting(token, Ok(()));
                 }
-                Ok(false) => self.deliveries.told_waiting(token, Ok(())),
+                Ok(false) => {
+                    self.deliveries.told_waiting(token, Err(DeliveryError::UnknownTopic));
+                }
                 Err(error) => {
                     self.deliveries.waits().remove(&token);
                     return Err(error);

@@ -99,32 +99,59 @@ fn the_topic_of_a_registered_gateway_is_waited_for_once_and_not_for_ever() {
     assert!(!outbox.is_awaited("im-push-g1"), "it is gone");
 }
 
-/// Against a broker: a record for a topic that is made late arrives, one for a gateway that is gone is let go.
-#[test]
-#[ignore = "needs the servers of `cargo xtask servers up`"]
-fn a_record_reaches_a_topic_that_is_made_late() {
+/// Settings whose topics are nobody else's.
+fn on_real_kafka() -> Settings {
     let brokers = std::env::var("CORELANE_TEST_KAFKA").expect("see `cargo xtask servers env`");
-    let settings = Settings {
+    Settings {
         brokers,
         topic_prefix: format!("t{}.", uuid::Uuid::new_v4().simple()),
         // Otherwise the client itself waits for half a minute.
         extra: vec![("producer.topic.metadata.propagation.max.ms".to_owned(), "0".to_owned())],
         ..Settings::default()
-    };
+    }
+}
+
+fn until_known_as_missing(outbox: &Outbox, topic: &str) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !matches!(
+        outbox.producer().send(topic, 0, None, b"x", &Headers::default(), u64::MAX),
+        Err(SendError::UnknownTopic)
+    ) {
+        assert!(Instant::now() < until, "the client does not know that there is no topic");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Against a broker: only of a gateway that is gone nobody wants what it is sent.
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn what_others_have_to_read_is_not_done_without_its_topic() {
+    let settings = on_real_kafka();
+    let gateways = Arc::new(Gateways::default());
+    let gone = gateways.number_of("gone", 4);
+    let topics = Topics { upstream: settings.upstream(), tasks: settings.tasks(), ..topics() };
+    let outbox = Outbox::new(settings.clone(), topics, gateways).unwrap();
+    for topic in [settings.upstream(), settings.tasks(), settings.push("gone")] {
+        until_known_as_missing(&outbox, &topic);
+    }
+    assert!(outbox.announce("g").is_err());
+    assert!(outbox.hand_over("g", Task::default()).is_err());
+    let records = vec![(gone, PushRecord::default())];
+    outbox.push_and_wait(records, Duration::from_secs(5)).unwrap();
+}
+
+/// Against a broker: a record for a topic that is made late arrives, one for a gateway that is gone is let go.
+#[test]
+#[ignore = "needs the servers of `cargo xtask servers up`"]
+fn a_record_reaches_a_topic_that_is_made_late() {
+    let settings = on_real_kafka();
     let gateways = Arc::new(Gateways::default());
     gateways.set_live([("late".to_owned(), 5)]);
     let gone = gateways.number_of("gone", 4);
     let late = gateways.number_of("late", 5);
     let topic = settings.push("late");
     let outbox = Outbox::new(settings.clone(), topics(), gateways).unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
-    while !matches!(
-        outbox.producer().send(&topic, 0, None, b"x", &Headers::default(), u64::MAX),
-        Err(SendError::UnknownTopic)
-    ) {
-        assert!(Instant::now() < until, "the client does not know that there is no topic");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until_known_as_missing(&outbox, &topic);
     let admin = cluster::kafka::Topics::new(&settings).unwrap();
     let spec = cluster::kafka::TopicSpec {
         name: topic.clone(),
