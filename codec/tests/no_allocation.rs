@@ -12,7 +12,10 @@ use std::hint::black_box;
 use codec::binary;
 use codec::ws::deflate::{Config, Deflater, Inflater, WindowBits};
 use codec::ws::handshake::{self, Request, read_request};
-use codec::ws::{self, Decoder, Event, Limits, Opcode, Role, encode_fragment, encode_frame_masked};
+use codec::ws::{
+    self, Decoder, Event, Limits, Opcode, Role, encode_fragment, encode_frame_around,
+    encode_frame_masked,
+};
 
 thread_local! {
     /// Allocations of this thread, and the bytes they asked for.
@@ -87,6 +90,17 @@ fn whole_websocket_frames_allocate_nothing() {
         events
     });
     assert_eq!((calls, events), (0, 24));
+}
+
+#[test]
+fn a_frame_around_its_payload_allocates_nothing_where_there_is_room() {
+    let mut out = Vec::with_capacity(1 << 18);
+    for (len, expected_len) in [(20, 20), (5000, 300), (20, 300), (65_536, 65_536), (65_536, 300)] {
+        let write = |out: &mut Vec<u8>| out.resize(out.len() + len, 7);
+        let (calls, _, ()) =
+            allocated(|| encode_frame_around(&mut out, Opcode::Binary, expected_len, write));
+        assert_eq!(calls, 0, "{len} {expected_len}");
+    }
 }
 
 #[test]

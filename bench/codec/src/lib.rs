@@ -15,6 +15,8 @@ pub mod ours;
 pub mod theirs_async;
 pub mod theirs_sync;
 
+use std::hint::black_box;
+
 use codec::ws::{Opcode, encode_frame_masked};
 
 pub use feed::Stream;
@@ -39,6 +41,12 @@ pub const ENCODED: [usize; 6] = [20, 128, 1024, 4096, 16_384, 65_536];
 const STREAM_BYTES: usize = 64 * 1024;
 /// The payload of a TCP segment on Ethernet: the largest piece where a stream comes in pieces.
 const SEGMENT_BYTES: usize = 1448;
+/// What a serializer does, as far as anybody here is concerned.
+#[inline]
+fn write_payload(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(black_box(bytes));
+}
+
 const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
 /// What frames carry.
@@ -87,6 +95,7 @@ pub fn all() -> Vec<Work> {
         }
     }
     leave_in_place(&mut all);
+    ENCODED.iter().for_each(|len| write_in_place(&mut all, *len, frames(*len)));
     handshakes(&mut all);
     all
 }
@@ -129,6 +138,16 @@ fn leave_in_place(all: &mut Vec<Work>) {
     push(all, what, "fastwebsockets", frames, theirs_async::encode_vectored(len, frames));
 }
 
+/// The payload is not there yet: it is written for this frame, as a serializer does. The header is made around it
+/// here; the others are given it once it is written. `writer` is the writing alone, into a buffer that is kept.
+fn write_in_place(all: &mut Vec<Work>, len: usize, frames: usize) {
+    let what = format!("encode binary, {len} bytes, written for the frame");
+    push(all, &what, "ours", frames, ours::encode_around(len, frames));
+    push(all, &what, "fastwebsockets", frames, theirs_async::encode_written(len, frames));
+    push(all, &what, "tungstenite", frames, theirs_sync::encode_written(len, frames));
+    push(all, &what, "writer", frames, ours::write_only(len, frames));
+}
+
 /// fastwebsockets reads no HTTP by itself (hyper does it for it), so it is left out.
 fn handshakes(all: &mut Vec<Work>) {
     let request: &'static [u8] = b"GET /ws HTTP/1.1\r\nHost: chat.example.org\r\n\
@@ -147,7 +166,7 @@ mod tests {
     fn all_of_them_do_their_work_twice() {
         let all = super::all();
         let sizes = super::DECODED.len() + super::ENCODED.len();
-        assert_eq!(all.len(), 3 * (2 * sizes + 1) + 4);
+        assert_eq!(all.len(), 3 * (2 * sizes + 1) + 4 * super::ENCODED.len() + 4);
         for mut one in all {
             (one.work)();
             (one.work)();

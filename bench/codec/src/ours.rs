@@ -4,9 +4,11 @@ use std::hint::black_box;
 use std::io::Read;
 
 use codec::ws::handshake::{Limits as HeadLimits, Request, read_request};
-use codec::ws::{Decoder, Event, Limits, Opcode, Role, encode_frame, encode_header};
+use codec::ws::{
+    Decoder, Event, Limits, Opcode, Role, encode_frame, encode_frame_around, encode_header,
+};
 
-use crate::{Payload, Stream};
+use crate::{Payload, Stream, write_payload};
 
 /// Reads `frames` frames.
 pub fn decode(mut stream: Stream, frames: usize) -> Box<dyn FnMut()> {
@@ -53,6 +55,34 @@ pub fn encode_headers(len: usize, frames: usize) -> Box<dyn FnMut()> {
             encode_header(&mut out, Opcode::Text, true, black_box(&bytes).len(), None);
         }
         assert!(black_box(&out).len() >= 2 * frames);
+    })
+}
+
+/// Writes `frames` frames around payloads that are written for them.
+pub fn encode_around(len: usize, frames: usize) -> Box<dyn FnMut()> {
+    let bytes = vec![b'p'; len];
+    let mut out = Vec::new();
+    Box::new(move || {
+        out.clear();
+        for _ in 0..frames {
+            encode_frame_around(&mut out, Opcode::Binary, black_box(len), |out| {
+                write_payload(out, &bytes)
+            });
+        }
+        assert!(black_box(&out).len() > frames * len);
+    })
+}
+
+/// Writes `frames` payloads, without any frame.
+pub fn write_only(len: usize, frames: usize) -> Box<dyn FnMut()> {
+    let bytes = vec![b'p'; len];
+    let mut out = Vec::new();
+    Box::new(move || {
+        for _ in 0..frames {
+            out.clear();
+            write_payload(&mut out, &bytes);
+            assert!(black_box(&out).len() == len);
+        }
     })
 }
 

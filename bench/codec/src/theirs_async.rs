@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use fastwebsockets::{Frame, OpCode, Payload as Bytes, Role, WebSocket};
 
-use crate::{Payload, Stream};
+use crate::{Payload, Stream, write_payload};
 
 fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -39,6 +39,24 @@ pub fn encode(payload: Payload, len: usize, frames: usize) -> Box<dyn FnMut()> {
 /// Writes `frames` frames as header and payload side by side, which is its default for long ones.
 pub fn encode_vectored(len: usize, frames: usize) -> Box<dyn FnMut()> {
     encode_as(Payload::Text, len, frames, true)
+}
+
+/// Writes `frames` frames of payloads that are written for them, each into the same buffer; long ones leave
+/// it by `writev`, which is its default.
+pub fn encode_written(len: usize, frames: usize) -> Box<dyn FnMut()> {
+    let bytes = vec![b'p'; len];
+    let mut written = Vec::new();
+    let mut socket = WebSocket::after_handshake(Stream::new(&[0], usize::MAX), Role::Server);
+    Box::new(move || {
+        now(async {
+            for _ in 0..frames {
+                written.clear();
+                write_payload(&mut written, &bytes);
+                let frame = Frame::binary(Bytes::Borrowed(&written));
+                socket.write_frame(frame).await.expect("memory");
+            }
+        });
+    })
 }
 
 fn encode_as(payload: Payload, len: usize, frames: usize, vectored: bool) -> Box<dyn FnMut()> {

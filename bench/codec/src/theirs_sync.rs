@@ -6,7 +6,7 @@ use std::io::{self, Cursor, Read, Write};
 use tungstenite::protocol::Role;
 use tungstenite::{Bytes, Message, Utf8Bytes, WebSocket};
 
-use crate::{Payload, Stream};
+use crate::{Payload, Stream, write_payload};
 
 /// Reads `frames` frames.
 pub fn decode(stream: Stream, frames: usize) -> Box<dyn FnMut()> {
@@ -19,19 +19,50 @@ pub fn decode(stream: Stream, frames: usize) -> Box<dyn FnMut()> {
     })
 }
 
+/// Where messages come from.
+enum Source {
+    Text(Utf8Bytes),
+    Binary(Bytes),
+    /// It keeps what it is given, so each is written into memory of its own.
+    Written(Vec<u8>),
+}
+
+impl Source {
+    #[inline]
+    fn message(&self) -> Message {
+        match self {
+            Self::Text(text) => Message::Text(black_box(text).clone()),
+            Self::Binary(bytes) => Message::Binary(black_box(bytes).clone()),
+            Self::Written(bytes) => {
+                let mut written = Vec::with_capacity(bytes.len());
+                write_payload(&mut written, bytes);
+                Message::Binary(Bytes::from(written))
+            }
+        }
+    }
+}
+
 /// Writes `frames` frames into its buffer, and flushes once.
 pub fn encode(payload: Payload, len: usize, frames: usize) -> Box<dyn FnMut()> {
     let bytes = Bytes::from(vec![b'p'; len]);
-    let text = Utf8Bytes::try_from(bytes.clone()).expect("ASCII");
-    let stream = Stream::new(&[0], usize::MAX);
-    let mut socket = WebSocket::from_raw_socket(stream, Role::Server, None);
+    let source = match payload {
+        Payload::Text => Source::Text(Utf8Bytes::try_from(bytes).expect("ASCII")),
+        Payload::Binary => Source::Binary(bytes),
+    };
+    encode_from(source, frames)
+}
+
+/// Writes `frames` frames of payloads that are written for them.
+pub fn encode_written(len: usize, frames: usize) -> Box<dyn FnMut()> {
+    encode_from(Source::Written(vec![b'p'; len]), frames)
+}
+
+/// The only place that writes: so the compiler puts the function into it, as in a program that has one.
+fn encode_from(source: Source, frames: usize) -> Box<dyn FnMut()> {
+    let mut socket = WebSocket::from_raw_socket(Stream::new(&[0], usize::MAX), Role::Server, None);
     Box::new(move || {
         for _ in 0..frames {
-            let message = match payload {
-                Payload::Text => Message::Text(black_box(&text).clone()),
-                Payload::Binary => Message::Binary(black_box(&bytes).clone()),
-            };
-            socket.write(message).expect("memory");
+            socket.write(source.message()).expect("memory");
         }
         socket.flush().expect("memory");
     })

@@ -4,7 +4,9 @@ use std::hint::black_box;
 
 use codec::binary::{self, Kind};
 use codec::ws::handshake::{self, Request, read_request, write_client_request};
-use codec::ws::{Decoder, Limits, Opcode, Role, encode_frame, encode_frame_masked};
+use codec::ws::{
+    Decoder, Limits, Opcode, Role, encode_frame, encode_frame_around, encode_frame_masked,
+};
 
 use crate::Scenario;
 
@@ -21,7 +23,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenarios.push(decode(len));
         scenarios.push(encode(len));
     }
-    scenarios.extend([decode_in_two(), decode_binary(), encode_binary(), shake_hands()]);
+    scenarios.extend([
+        encode_around(),
+        decode_in_two(),
+        decode_binary(),
+        encode_binary(),
+        shake_hands(),
+    ]);
     scenarios
 }
 
@@ -72,6 +80,21 @@ fn encode(len: usize) -> Scenario {
         black_box(&out);
     };
     Scenario::new(format!("codec: encode a text frame of {len} bytes"), 100, work).units(FRAMES)
+}
+
+/// What [`encode`] writes, with the payload written where it stays.
+fn encode_around() -> Scenario {
+    let payload = vec![b'p'; 1024];
+    let mut out = Vec::new();
+    let work = move || {
+        out.clear();
+        for _ in 0..FRAMES {
+            let write = |out: &mut Vec<u8>| out.extend_from_slice(black_box(&payload));
+            encode_frame_around(&mut out, Opcode::Text, payload.len(), write);
+        }
+        black_box(&out);
+    };
+    Scenario::new("codec: write 1024 bytes and a text frame around them", 100, work).units(FRAMES)
 }
 
 fn decode_binary() -> Scenario {

@@ -202,6 +202,25 @@ pub fn encode(out: &mut Vec<u8>, kind: Kind, body: &[u8]) {
     header::append(out, kind, body.len(), body);
 }
 
+/// Appends a frame whose body is a length-delimited message, as protobuf calls it: `write` appends the length
+/// as a varint, and behind it the body, which is the rest of a frame. So whoever writes a body finds out its
+/// length once, and nothing is copied.
+///
+/// # Panics
+/// In debug builds, when `write` appends anything else, and as [`encode`].
+#[inline]
+pub fn encode_delimited<R>(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    write: impl FnOnce(&mut Vec<u8>) -> R,
+) -> R {
+    let start = out.len();
+    out.push(kind as u8);
+    let result = write(out);
+    debug_assert!(header::is_frame(&out[start..], kind), "{kind:?}: not one frame");
+    result
+}
+
 /// Appends a heartbeat: one byte.
 pub fn encode_heartbeat(out: &mut Vec<u8>) {
     out.push(Kind::Heartbeat as u8);

@@ -51,6 +51,15 @@ pub(super) fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Header>, Err
     Ok(Some(Header { kind, body_len, len: 1 + length_len }))
 }
 
+/// Whether `bytes` are one whole frame with a body that its kind may have, whoever may send it.
+pub(super) fn is_frame(bytes: &[u8], kind: Kind) -> bool {
+    let parsed = bytes.get(1..).map(parse_length);
+    let Some(Ok(Some((body_len, length_len)))) = parsed else { return false };
+    bytes[0] == kind as u8
+        && (1..=kind.max_body_bytes()).contains(&body_len)
+        && bytes.len() == 1 + length_len + body_len
+}
+
 /// A LEB128 number of at most four bytes in its shortest form, and how many bytes it takes.
 #[inline]
 fn parse_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Error> {

@@ -12,7 +12,7 @@ mod preface;
 
 pub use crate::role::Role;
 pub use error::Error;
-pub use frame::{Decoder, Frame, encode, encode_heartbeat, next_in_message};
+pub use frame::{Decoder, Frame, encode, encode_delimited, encode_heartbeat, next_in_message};
 pub use header::{BODY_LEN_MAX, HEADER_MAX_BYTES, encode_header, encoded_len};
 pub use kind::{Direction, Kind};
 pub use preface::{PREFACE, Preface, read_preface};

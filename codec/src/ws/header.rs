@@ -296,3 +296,46 @@ pub fn encode_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
 pub fn encode_frame_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
     encode_fragment(out, opcode, true, payload, Some(key));
 }
+
+/// Appends a final, unmasked frame around the payload that `write` appends, which stays where it is written.
+/// `expected_len` decides in how many bytes room is left for the length: only when the payload turns out to
+/// need another form of it (up to 125 bytes, up to 65,535, or more) is it moved. Returns what `write` returns.
+///
+/// # Panics
+/// When `write` takes bytes away that were there before, and as [`encode_header`].
+#[inline]
+pub fn encode_frame_around<R>(
+    out: &mut Vec<u8>,
+    opcode: Opcode,
+    expected_len: usize,
+    write: impl FnOnce(&mut Vec<u8>) -> R,
+) -> R {
+    let start = out.len();
+    // Each store has a size that the compiler knows.
+    match expected_len {
+        0..=125 => out.extend_from_slice(&[0; 2]),
+        126..=0xFFFF => out.extend_from_slice(&[0; 4]),
+        _ => out.extend_from_slice(&[0; 10]),
+    }
+    let room = header_len(expected_len, false);
+    let result = write(out);
+    let payload_len = out.len().checked_sub(start + room).expect("the payload is appended");
+    let needed = header_len(payload_len, false);
+    if needed != room {
+        make_room(out, start + room, start + needed);
+    }
+    debug_assert!(!opcode.is_control() || payload_len <= CONTROL_MAX_BYTES);
+    put(&mut out[start..], opcode, 0, payload_len);
+    result
+}
+
+/// Moves the bytes from `from` on to `to`.
+#[cold]
+fn make_room(out: &mut Vec<u8>, from: usize, to: usize) {
+    let end = out.len();
+    if to > from {
+        out.resize(end + (to - from), 0);
+    }
+    out.copy_within(from..end, to);
+    out.truncate(end - from + to);
+}

@@ -18,7 +18,10 @@ pub use close::{CLOSE_REASON_MAX_BYTES, CloseFrame, encode_close, encode_close_m
 pub use decoder::Decoder;
 pub use error::Error;
 pub use header::{CONTROL_MAX_BYTES, HEADER_MAX_BYTES};
-pub use header::{encode_fragment, encode_frame, encode_frame_masked, encode_header, header_len};
+pub use header::{
+    encode_fragment, encode_frame, encode_frame_around, encode_frame_masked, encode_header,
+    header_len,
+};
 pub use mask::apply_mask;
 pub use message::Event;
 pub use opcode::Opcode;

@@ -1,8 +1,8 @@
 //! The binary protocol: golden frames, every bad frame, random streams.
 
 use codec::binary::{
-    Decoder, Error, Frame, Kind, Limits, Role, encode, encode_heartbeat, encoded_len,
-    next_in_message,
+    Decoder, Error, Frame, Kind, Limits, Role, encode, encode_delimited, encode_heartbeat,
+    encoded_len, next_in_message,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -56,6 +56,29 @@ fn golden_frames() {
     encode_heartbeat(&mut out);
     encode(&mut out, Kind::Read, &[8, 1]);
     assert_eq!(out, stream);
+}
+
+#[test]
+fn a_body_behind_its_own_length_is_a_frame() {
+    let (mut delimited, mut encoded) = (Vec::new(), Vec::new());
+    for (length, len) in [(&b"\x01"[..], 1), (b"\x7f", 127), (b"\x80\x01", 128)] {
+        let body = vec![b'x'; len];
+        encode_delimited(&mut delimited, Kind::Page, |out| {
+            out.extend_from_slice(length);
+            out.extend_from_slice(&body);
+        });
+        encode(&mut encoded, Kind::Page, &body);
+    }
+    assert_eq!(delimited, encoded);
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn what_is_no_length_and_its_body_is_the_callers_bug() {
+    for bad in [&b""[..], b"\x00", b"\x02x", b"\x01xx", b"\x80\x00x", b"\x80"] {
+        let encode = || encode_delimited(&mut Vec::new(), Kind::Page, |out| out.extend(bad));
+        assert!(std::panic::catch_unwind(encode).is_err(), "{bad:x?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The examples of RFC 6455 section 5.7 and others like them, split at every byte.
 
 use codec::ws::{Limits, Opcode, Role, encode_close, encode_close_masked, encode_fragment};
-use codec::ws::{encode_frame, encode_frame_masked};
+use codec::ws::{encode_frame, encode_frame_around, encode_frame_masked};
 
 use crate::support::{Seen, assert_seen};
 
@@ -74,6 +74,30 @@ fn encoders_write_the_examples() {
         b"\x88\x85\x37\xfa\x21\x3d\x38\x5a\x43\x44\x52",
     ];
     assert_eq!(out, expected.concat());
+}
+
+/// Whatever length was expected, behind whatever lies in the buffer already.
+#[test]
+fn a_frame_around_its_payload_is_the_frame_that_copies_it() {
+    let lengths = [0, 1, 125, 126, 127, 1000, 65_535, 65_536, 70_000];
+    for (len, expected_len) in lengths.iter().flat_map(|len| lengths.map(|other| (*len, other))) {
+        let payload: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+        let (mut around, mut copied) = (b"before".to_vec(), b"before".to_vec());
+        let written = encode_frame_around(&mut around, Opcode::Text, expected_len, |out| {
+            out.extend_from_slice(&payload[..len / 2]);
+            out.extend_from_slice(&payload[len / 2..]);
+            len
+        });
+        encode_frame(&mut copied, Opcode::Text, &payload);
+        assert!(around == copied, "{len} bytes where {expected_len} were expected");
+        assert_eq!(written, len);
+    }
+}
+
+#[test]
+#[should_panic(expected = "appended")]
+fn a_payload_is_not_written_over_what_was_there() {
+    encode_frame_around(&mut b"before".to_vec(), Opcode::Text, 5, Vec::clear);
 }
 
 #[test]

@@ -109,9 +109,11 @@ pub fn request_id_of(call: &Call) -> u32 {
 /// A heartbeat's answer.
 pub fn heartbeat(out: &mut Vec<u8>, wire: Wire, request_id: u32) {
     match wire {
-        Wire::Json => {
-            json_writer::write(out, &frames::Done { cmd: HEARTBEAT, code: 0, id: request_id })
-        }
+        Wire::Json => json_writer::write_about(
+            out,
+            32,
+            &frames::Done { cmd: HEARTBEAT, code: 0, id: request_id },
+        ),
         Wire::BinaryMessage => {
             codec::ws::encode_frame(out, codec::ws::Opcode::Binary, &[Kind::Heartbeat as u8])
         }
@@ -220,7 +222,14 @@ pub fn push_binary(out: &mut Vec<u8>, wire: Wire, push_no: u64, body: &[u8]) {
     prost::encoding::encode_varint(body.len() as u64, &mut cursor);
     let unused = cursor.len();
     let head = &head[..24 - unused];
-    frame_parts(out, wire, Kind::Push, head, body);
+    let body_len = head.len() + body.len();
+    if wire == Wire::BinaryMessage {
+        let frame_len = codec::binary::encoded_len(Kind::Push, body_len);
+        codec::ws::encode_header(out, codec::ws::Opcode::Binary, true, frame_len, None);
+    }
+    codec::binary::encode_header(out, Kind::Push, body_len);
+    out.extend_from_slice(head);
+    out.extend_from_slice(body);
 }
 
 /// An event in a conversation.
@@ -268,23 +277,24 @@ pub fn goaway(out: &mut Vec<u8>, wire: Wire, code: u16, reconnect_after_ms: u32,
 }
 
 fn binary(out: &mut Vec<u8>, wire: Wire, kind: Kind, body: &impl prost::Message) {
-    json_writer::with_scratch(|scratch| {
+    let write = |out: &mut Vec<u8>| {
         // Writing to a Vec cannot fail.
-        let _ = body.encode(scratch);
-        frame_parts(out, wire, kind, &[], scratch);
-    });
+        let _ = codec::binary::encode_delimited(out, kind, |out| body.encode_length_delimited(out));
+    };
+    if wire == Wire::BinaryMessage {
+        let opcode = codec::ws::Opcode::Binary;
+        codec::ws::encode_frame_around(out, opcode, usual_bytes(kind), write);
+    } else {
+        write(out);
+    }
 }
 
-/// Writes one frame whose body is `head` and `body` together.
-fn frame_parts(out: &mut Vec<u8>, wire: Wire, kind: Kind, head: &[u8], body: &[u8]) {
-    let body_len = head.len() + body.len();
-    if wire == Wire::BinaryMessage {
-        let frame_len = codec::binary::encoded_len(kind, body_len);
-        codec::ws::encode_header(out, codec::ws::Opcode::Binary, true, frame_len, None);
+/// About how long frames of a kind are: lists are not short, all else is.
+fn usual_bytes(kind: Kind) -> usize {
+    match kind {
+        Kind::Page | Kind::Conversations | Kind::Members | Kind::Resumed => 1000,
+        _ => 60,
     }
-    codec::binary::encode_header(out, kind, body_len);
-    out.extend_from_slice(head);
-    out.extend_from_slice(body);
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ const MARK: &str = "frames::mark";
 const LIMIT: Duration = Duration::from_secs(60);
 
 const OURS: &str = "ours";
+/// Whoever writes a payload and makes no frame of it.
+const WRITER: &str = "writer";
 /// The peers, and the most that we may cost beside each (P7).
 const PEERS: [(&str, f64); 2] = [("fastwebsockets", 0.8), ("tungstenite", 0.4)];
 
@@ -70,12 +72,17 @@ fn count_allocations(program: &Path, interrupt: &Interrupt) -> anyhow::Result<Co
     Ok(counts)
 }
 
-/// What each needed for a piece of work; names are `WORK: WHO`.
+/// What each needed for a piece of work; names are `WORK: WHO`. Where the writing of the payload is part of
+/// it, that alone is known, too, and taken off.
 fn by_work(counts: &Counts) -> anyhow::Result<BTreeMap<&str, BTreeMap<&str, f64>>> {
     let mut rows: BTreeMap<&str, BTreeMap<&str, f64>> = BTreeMap::new();
     for (name, count) in counts {
         let (work, who) = name.rsplit_once(": ").with_context(|| format!("no `: ` in {name}"))?;
         rows.entry(work).or_default().insert(who, *count);
+    }
+    for row in rows.values_mut() {
+        let writing = row.remove(WRITER).unwrap_or(0.0);
+        row.values_mut().for_each(|count| *count -= writing);
     }
     Ok(rows)
 }
@@ -114,7 +121,9 @@ fn copying_apart(counts: &Counts, copying: &Counts) -> anyhow::Result<String> {
         "| work | memcpy: ours, fastwebsockets, tungstenite | all else: ours, fastwebsockets, tungstenite \
          | all else, ours / fastwebsockets | ours / tungstenite |\n|---|---|---|---|---|\n",
     );
-    for (work, by) in by_work(counts)?.iter().filter(|(work, _)| work.starts_with("encode")) {
+    let written = |work: &str| counts.contains_key(&format!("{work}: {WRITER}"));
+    let copies = |work: &str| work.starts_with("encode") && !written(work);
+    for (work, by) in by_work(counts)?.iter().filter(|(work, _)| copies(work)) {
         let copied = |who: &str| copying.get(&format!("{work}: {who}")).copied();
         let rest = |who: &str| Some(by.get(who)? - copied(who)?);
         let of_each = |count: &dyn Fn(&str) -> Option<f64>| {
@@ -168,6 +177,20 @@ mod tests {
         let row = "| decode text, 20 B | 100 | 110 | 400 | 0.91 over | 0.25 | 0.00, -, - |";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("| handshake | 50 | - | - | - | - | -, -, - |"), "{text}");
+    }
+
+    #[test]
+    fn the_writing_of_a_payload_is_nobodys_cost() {
+        let counts: Counts = [
+            ("encode binary, written: ours", 130.0),
+            ("encode binary, written: tungstenite", 400.0),
+            ("encode binary, written: writer", 100.0),
+        ]
+        .map(|(name, count)| (name.to_owned(), count))
+        .into();
+        let text = table(&counts, &Counts::new()).unwrap();
+        assert!(text.contains("| encode binary, written | 30 | - | 300 | - | 0.10 |"), "{text}");
+        assert!(!copying_apart(&counts, &counts).unwrap().contains("written"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use proto::v1::{self, Failure, call_reply::Reply};
 use serde::Serialize;
 use serde::ser::Serializer;
 
-use super::json_writer::{as_text, is_zero, write};
+use super::json_writer::{as_text, is_zero, write, write_about};
 use super::{EVENT, LOGIN, PUSH, RESUMED, SEND};
 
 #[derive(Serialize)]
@@ -145,6 +145,9 @@ impl<'a> Content<'a> {
 
 struct Item<'a>(&'a v1::Message);
 
+/// About what an item takes beside its content.
+const ITEM_BYTES: usize = 256;
+
 impl Serialize for Item<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
@@ -172,10 +175,18 @@ struct PushFrame<'a> {
     payload: Item<'a>,
 }
 
+/// What messages take in a frame, as long as little of their content has to be escaped.
+fn expected_len(messages: &[v1::Message]) -> usize {
+    messages.iter().map(|message| message.content.len() + ITEM_BYTES).sum()
+}
+
 pub(super) fn push(out: &mut Vec<u8>, message: &v1::Message) {
-    write(
+    let expected_len = expected_len(std::slice::from_ref(message));
+    let conversation_id = &message.conversation_id;
+    write_about(
         out,
-        &PushFrame { cmd: PUSH, conversation_id: &message.conversation_id, payload: Item(message) },
+        expected_len,
+        &PushFrame { cmd: PUSH, conversation_id, payload: Item(message) },
     );
 }
 
@@ -299,7 +310,8 @@ fn resumed(out: &mut Vec<u8>, resumed: &v1::Resumed) {
     let v1::Resumed { conversation_id, recovered, max_seq, items } = resumed;
     let (recovered, max_seq) = (*recovered, *max_seq);
     let payload = items.iter().map(Item).collect();
-    write(out, &ResumedFrame { cmd: RESUMED, conversation_id, recovered, max_seq, payload });
+    let frame = ResumedFrame { cmd: RESUMED, conversation_id, recovered, max_seq, payload };
+    write_about(out, expected_len(items), &frame);
 }
 
 fn read(out: &mut Vec<u8>, cmd: u32, id: u32, reply: &v1::ReadReply) {
@@ -309,8 +321,9 @@ fn read(out: &mut Vec<u8>, cmd: u32, id: u32, reply: &v1::ReadReply) {
 
 pub(super) fn call_reply(out: &mut Vec<u8>, cmd: u32, id: u32, reply: &Reply) {
     match reply {
-        Reply::Page(page) => write(
+        Reply::Page(page) => write_about(
             out,
+            expected_len(&page.items),
             &PageFrame {
                 cmd,
                 code: 0,

@@ -1,28 +1,25 @@
 //! How a JSON frame is written, whatever stands in it.
 
-use std::cell::RefCell;
-
-use codec::ws::{Opcode, encode_frame};
+use codec::ws::{Opcode, encode_frame_around};
 use serde::Serialize;
 use serde::ser::Serializer;
 
-/// Hands out an empty buffer that is kept from call to call.
-pub(super) fn with_scratch<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    thread_local!(static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.clear();
-        work(scratch)
-    })
-}
+/// Most of our frames have between 126 and 65,535 bytes.
+const USUAL_BYTES: usize = 256;
 
 /// Writes one text message.
 pub(super) fn write(out: &mut Vec<u8>, frame: &impl Serialize) {
-    with_scratch(|scratch| {
-        // Neither our frames nor a Vec can fail to serialise.
-        let written = serde_json::to_writer(&mut *scratch, frame);
-        debug_assert!(written.is_ok());
-        encode_frame(out, Opcode::Text, scratch);
+    write_about(out, USUAL_BYTES, frame);
+}
+
+/// The same for one of about `expected_len` bytes: as long as that is near enough, nothing of it is moved once it is
+/// written.
+pub(super) fn write_about(out: &mut Vec<u8>, expected_len: usize, frame: &impl Serialize) {
+    // Neither our frames nor a Vec can fail to serialise.
+    let written = encode_frame_around(out, Opcode::Text, expected_len, |out| {
+        serde_json::to_writer(out, frame)
     });
+    debug_assert!(written.is_ok());
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
