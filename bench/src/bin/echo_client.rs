@@ -68,6 +68,9 @@ struct Args {
     /// Core to run on; the scheduler's choice when left out.
     #[arg(long)]
     core: Option<usize>,
+    /// Core the server runs on, to count also what the kernel does there beside it.
+    #[arg(long)]
+    server_core: Option<usize>,
     /// File for the result; standard output when left out.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -107,7 +110,47 @@ struct Report {
     /// the slower one.
     server_busy: f64,
     client_busy: f64,
+    /// What was done on the server's core, by whomever, for one message; with `--server-core`.
+    server_core_ns_per_message: Option<f64>,
     memory: MemoryReport,
+}
+
+/// CPU time from one moment on.
+struct Spent {
+    server: Observed,
+    server_core: Option<usize>,
+    from: Cpu,
+}
+
+/// In nanoseconds.
+struct Cpu {
+    server: u64,
+    client: u64,
+    core: Option<u64>,
+}
+
+impl Spent {
+    fn from_now(server: Observed, server_core: Option<usize>) -> anyhow::Result<Self> {
+        let from = Self::read(&server, server_core)?;
+        Ok(Self { server, server_core, from })
+    }
+
+    fn read(server: &Observed, server_core: Option<usize>) -> anyhow::Result<Cpu> {
+        let core = server_core.map(machine::core_idle_ns).transpose()?;
+        Ok(Cpu { server: server.cpu_ns()?, client: Observed::this().cpu_ns()?, core })
+    }
+
+    /// What was spent in the time since then.
+    fn until_now(&self, wall_ns: u64) -> anyhow::Result<Cpu> {
+        let now = Self::read(&self.server, self.server_core)?;
+        let server = now.server.checked_sub(self.from.server);
+        let idle = now.core.zip(self.from.core).map(|(now, from)| now.saturating_sub(from));
+        Ok(Cpu {
+            server: server.context("a server thread ended while it was measured")?,
+            client: now.client.saturating_sub(self.from.client),
+            core: idle.map(|idle| wall_ns.saturating_sub(idle)),
+        })
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -146,11 +189,9 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     if args.warmup > 0 {
         client.exchange(args.warmup, args.outstanding)?;
     }
-    let (server_from_ns, client_from_ns) = (server.cpu_ns()?, Observed::this().cpu_ns()?);
+    let spent = Spent::from_now(server.clone(), args.server_core)?;
     let phase = client.exchange(args.messages, args.outstanding)?;
-    let spent = "a server thread ended while it was measured";
-    let server_ns = server.cpu_ns()?.checked_sub(server_from_ns).context(spent)?;
-    let client_ns = Observed::this().cpu_ns()?.saturating_sub(client_from_ns);
+    let cpu = spent.until_now(phase.wall.as_nanos() as u64)?;
     sleep(settle);
     let after = server.memory()?;
     let idle_bytes_per_connection = growth::per_connection(&steps);
@@ -164,7 +205,7 @@ fn run(args: &Args) -> anyhow::Result<Report> {
         idle_bytes_per_connection,
         after_bytes_per_connection,
     };
-    Ok(report(args, connecting, &phase, (server_ns, client_ns), memory))
+    Ok(report(args, connecting, &phase, &cpu, memory))
 }
 
 fn warm_up(args: &Args, client: &mut Client, target: &Target) -> anyhow::Result<()> {
@@ -206,7 +247,7 @@ fn report(
     args: &Args,
     connecting: Duration,
     phase: &Phase,
-    (server_ns, client_ns): (u64, u64),
+    cpu: &Cpu,
     memory: MemoryReport,
 ) -> Report {
     let wall_ns = phase.wall.as_nanos() as f64;
@@ -225,10 +266,11 @@ fn report(
         p50_us: us(phase.latency_ns.value_at_quantile(0.5)),
         p99_us: us(phase.latency_ns.value_at_quantile(0.99)),
         max_us: us(phase.latency_ns.max()),
-        server_cpu_ns_per_message: server_ns as f64 / messages,
-        client_cpu_ns_per_message: client_ns as f64 / messages,
-        server_busy: server_ns as f64 / wall_ns,
-        client_busy: client_ns as f64 / wall_ns,
+        server_cpu_ns_per_message: cpu.server as f64 / messages,
+        client_cpu_ns_per_message: cpu.client as f64 / messages,
+        server_busy: cpu.server as f64 / wall_ns,
+        client_busy: cpu.client as f64 / wall_ns,
+        server_core_ns_per_message: cpu.core.map(|core| core as f64 / messages),
         memory,
     }
 }

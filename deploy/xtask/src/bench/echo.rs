@@ -42,35 +42,69 @@ pub(super) struct Args {
     /// Another gateway binary as a further candidate, such as the build of an earlier commit.
     #[arg(long, value_name = "PROGRAM")]
     other_gateway: Option<PathBuf>,
+    /// Put a pair of virtual Ethernet devices between server and client, so that the client's half of the work is done on
+    /// the client's core, and compare all that is done on the server's. Needs root.
+    #[arg(long)]
+    link: bool,
 }
 
-const COLUMNS: &[Column<Report>] = &[
-    Column {
-        title: "us/message",
-        figure: |report| report.server_cpu_ns_per_message / 1e3,
-        decimals: 2,
-    },
-    Column { title: "messages/s", figure: |report| report.messages_per_s, decimals: 0 },
-    Column { title: "p50 us", figure: |report| report.p50_us, decimals: 0 },
-    Column { title: "p99 us", figure: |report| report.p99_us, decimals: 0 },
-    Column {
+/// A column of the table.
+type Figure = Column<Report>;
+
+const SERVER: Figure = Figure {
+    title: "us/message",
+    figure: |report| report.server_cpu_ns_per_message / 1e3,
+    decimals: 2,
+};
+const RATE: Figure =
+    Figure { title: "messages/s", figure: |report| report.messages_per_s, decimals: 0 };
+const P50: Figure = Figure { title: "p50 us", figure: |report| report.p50_us, decimals: 0 };
+const P99: Figure = Figure { title: "p99 us", figure: |report| report.p99_us, decimals: 0 };
+const SERVER_BUSY: Figure =
+    Figure { title: "server busy", figure: |report| report.server_busy, decimals: 2 };
+const CLIENT_BUSY: Figure =
+    Figure { title: "client busy", figure: |report| report.client_busy, decimals: 2 };
+const CLIENT: Figure = Figure {
+    title: "client us/message",
+    figure: |report| report.client_cpu_ns_per_message / 1e3,
+    decimals: 2,
+};
+
+const COLUMNS: &[Figure] = &[
+    SERVER,
+    RATE,
+    P50,
+    P99,
+    Figure {
         title: "user bytes a connection, idle",
         figure: |report| report.memory.idle_bytes_per_connection,
         decimals: 0,
     },
-    Column {
+    Figure {
         title: "after",
         figure: |report| report.memory.after_bytes_per_connection,
         decimals: 0,
     },
-    Column { title: "server busy", figure: |report| report.server_busy, decimals: 2 },
-    Column { title: "client busy", figure: |report| report.client_busy, decimals: 2 },
-    Column {
-        title: "client us/message",
-        figure: |report| report.client_cpu_ns_per_message / 1e3,
+    SERVER_BUSY,
+    CLIENT_BUSY,
+    CLIENT,
+    Figure { title: "connect ms", figure: |report| report.connect_ms, decimals: 0 },
+];
+
+/// Where the kernel receives beside the server, on its core, that is compared as well.
+const LINK_COLUMNS: &[Figure] = &[
+    Figure {
+        title: "us/message on the server's core",
+        figure: |report| report.server_core_ns_per_message.unwrap_or(f64::NAN) / 1e3,
         decimals: 2,
     },
-    Column { title: "connect ms", figure: |report| report.connect_ms, decimals: 0 },
+    SERVER,
+    RATE,
+    P50,
+    P99,
+    SERVER_BUSY,
+    CLIENT_BUSY,
+    CLIENT,
 ];
 
 const GATEWAY: &str = "gateway echo";
@@ -102,14 +136,22 @@ pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Re
     }
     let notes = lineup.notes();
     let subjects = [vec![unit], lineup.subjects].concat();
+    let instrument = if args.link { instrument.over_link()? } else { instrument };
+    let columns = if args.link { LINK_COLUMNS } else { COLUMNS };
     let options = options(args);
-    let series = Series::measure(subjects, COLUMNS, args.rounds, |subject| {
+    let series = Series::measure(subjects, columns, args.rounds, |subject| {
         instrument.measure(subject, &options)
     })?;
-    let text = host::head("Echo: server CPU a message, as a ratio to a bare epoll echo in C", repo)
-        + &result(args, &series)
-        + &notes;
+    let text = host::head(title(args), repo) + &result(args, &series) + &notes;
     host::publish(repo, "echo", &text, args.common.dry_run)
+}
+
+fn title(args: &Args) -> &'static str {
+    if args.link {
+        "Echo over a link: CPU of the server's core a message, as a ratio to a bare epoll echo in C"
+    } else {
+        "Echo: server CPU a message, as a ratio to a bare epoll echo in C"
+    }
 }
 
 fn candidates(args: &Args) -> Vec<Echo> {
@@ -122,14 +164,16 @@ fn candidates(args: &Args) -> Vec<Echo> {
 /// What the client is told, whoever serves.
 fn options(args: &Args) -> Vec<String> {
     let Load { connections, outstanding, payload } = args.load;
-    vec![
+    let core = args.link.then(|| format!("--server-core={}", args.common.server_core));
+    let load = [
         format!("--connections={connections}"),
         format!("--outstanding={outstanding}"),
         format!("--payload={payload}"),
         format!("--messages={}", args.messages),
         format!("--warmup={}", args.warmup),
         format!("--settle-ms={}", args.settle_ms),
-    ]
+    ];
+    load.into_iter().chain(core).collect()
 }
 
 fn result(args: &Args, series: &Series<Report>) -> String {
@@ -141,5 +185,11 @@ fn result(args: &Args, series: &Series<Report>) -> String {
          (smallest-largest).\n\n",
         args.messages,
     );
-    head + &series.table() + &series.budgets(BUDGETS) + &series.in_order()
+    if !args.link {
+        return head + &series.table() + &series.budgets(BUDGETS) + &series.in_order();
+    }
+    // The budgets are those of loopback.
+    let how = "A pair of virtual Ethernet devices lies between server and client; what arrives is worked on by \
+               the core of whom it is for. Compared is all that was done on the server's core.\n\n";
+    head + how + &series.table() + &series.in_order()
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Common;
+use super::link::Link;
 use crate::build::{self, Binary};
 use crate::interrupt::Interrupt;
 use crate::job::{self, Line};
@@ -29,6 +30,8 @@ pub(super) struct Report {
     pub(super) p99_us: f64,
     pub(super) server_busy: f64,
     pub(super) client_busy: f64,
+    /// What was done on the server's core, by whomever; where that was asked for.
+    pub(super) server_core_ns_per_message: Option<f64>,
     pub(super) connect_ms: f64,
     pub(super) memory: Memory,
 }
@@ -74,6 +77,8 @@ pub(super) struct Instrument<'a> {
     client: PathBuf,
     /// Server and client; the scheduler's choice when left out.
     cores: Option<(usize, usize)>,
+    /// Between server and client; they share the loopback device when left out.
+    link: Option<Link>,
     interrupt: &'a Interrupt,
 }
 
@@ -89,7 +94,17 @@ impl<'a> Instrument<'a> {
         interrupt: &'a Interrupt,
     ) -> anyhow::Result<Self> {
         let client = build::build(repo, client, &common.profile, interrupt)?;
-        Ok(Self { client, cores: Some((common.server_core, common.client_core)), interrupt })
+        let cores = Some((common.server_core, common.client_core));
+        Ok(Self { client, cores, link: None, interrupt })
+    }
+
+    /// The same with a link between server and client, each on its core.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(super) fn over_link(self) -> anyhow::Result<Self> {
+        let (server, client) = self.cores.context("a link is between two cores")?;
+        Ok(Self { link: Some(Link::create(server, client)?), ..self })
     }
 
     /// The same with server and client on any core.
@@ -134,7 +149,10 @@ impl<'a> Instrument<'a> {
         work: impl FnOnce(&Server) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let start = || {
-            let mut command = Command::new(&subject.program);
+            let mut command = self.link.as_ref().map_or_else(
+                || Command::new(&subject.program),
+                |link| link.at_server(&subject.program),
+            );
             command.args(&subject.arguments).envs(subject.environment.iter().cloned());
             with_small_pages(subject.small_pages, || {
                 Server::start(&subject.name, &mut command, self.interrupt)
@@ -180,7 +198,10 @@ impl<'a> Instrument<'a> {
     ) -> anyhow::Result<String> {
         let address = server.address();
         let address = address.strip_prefix("http://").unwrap_or(address);
-        let mut command = Command::new(&self.client);
+        let mut command = self
+            .link
+            .as_ref()
+            .map_or_else(|| Command::new(&self.client), |link| link.at_client(&self.client));
         command.args(["--connect", address, "--pid", &server.pid().to_string()]);
         if let Some((_, core)) = self.cores {
             command.args(["--core", &core.to_string()]);

@@ -11,6 +11,7 @@ mod host;
 mod idle_memory;
 mod instrument;
 mod large_group;
+mod link;
 mod list;
 mod peers;
 mod ratio;
