@@ -56,6 +56,26 @@ fn the_unit_is_measured() {
 }
 
 #[test]
+fn what_a_core_did_is_told_when_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, server) = unit(&folder, "epoll_echo");
+    let measured = |more: &[&str]| {
+        let more = [&["--messages", "20000"], more].concat();
+        report(&client(&address, server.0.id(), &more))
+    };
+    assert!(measured(&[])["server_core_ns_per_message"].is_null());
+    let report = measured(&["--server-core", "0"]);
+    let core = report["server_core_ns_per_message"].as_f64().unwrap();
+    // No more than all of the time.
+    let all = report["wall_ms"].as_f64().unwrap() * 1e6 / 20_000.0;
+    assert!((0.0..=all).contains(&core), "{core} of {all}");
+    let output = client(&address, server.0.id(), &["--server-core", "9999"]);
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("no core 9999"), "{error}");
+}
+
+#[test]
 fn websocket_echoes_are_measured_in_either_order() {
     let address = serve(|stream| {
         let mut socket = tungstenite::accept(stream).unwrap();

@@ -105,21 +105,20 @@ mod tests {
 
     /// Whoever may not make one is told what it needs.
     #[test]
-    fn bytes_travel_over_it_and_it_goes_with_its_value() {
+    fn it_joins_its_ends_and_goes_with_its_value() {
         let link = match Link::create(0, 0) {
             Ok(link) => link,
             Err(error) => return assert!(error.to_string().contains("root and iproute2")),
         };
         assert!(namespaces().contains(&link.server) && namespaces().contains(&link.client));
         let (server, client) = (link.server.clone(), link.client.clone());
-        let routes = |command: Command| {
-            let mut command = command;
+        let route = |mut command: Command| {
             let output = command.args(["route", "get", "127.0.0.1"]).output().unwrap();
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
-        let over_link = routes(link.at_client(Path::new("ip")));
+        let over_link = route(link.at_client(Path::new("ip")));
         assert!(over_link.contains("dev client"), "{over_link}");
-        let own = routes(link.at_server(Path::new("ip")));
+        let own = route(link.at_server(Path::new("ip")));
         assert!(own.contains("local 127.0.0.1"), "{own}");
         drop(link);
         assert!(!namespaces().contains(&server) && !namespaces().contains(&client));
