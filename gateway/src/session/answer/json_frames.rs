@@ -386,6 +386,8 @@ pub(super) fn call_reply(out: &mut Vec<u8>, cmd: u32, id: u32, reply: &Reply) {
 
 #[cfg(test)]
 mod tests {
+    use codec::ws::{Decoder, Event, Limits, Role};
+
     use super::*;
 
     fn text(out: &[u8]) -> serde_json::Value {
@@ -422,6 +424,46 @@ mod tests {
         let frame = text(&out);
         assert_eq!(frame["payload"]["content_base64"], "//4=");
         assert!(frame["payload"].get("content").is_none());
+    }
+
+    /// The messages of all frames in `bytes`.
+    fn items(mut bytes: &mut [u8]) -> Vec<serde_json::Value> {
+        let limits = Limits { max_message_bytes: 1 << 22, ..Limits::DEFAULT };
+        let mut decoder = Decoder::new();
+        let mut items = Vec::new();
+        while let Some(event) = decoder.next(&mut bytes, Role::Client, &limits).unwrap() {
+            let Event::Text(text) = event else { panic!("{event:?}") };
+            match serde_json::from_str::<serde_json::Value>(text).unwrap()["payload"].take() {
+                serde_json::Value::Array(page) => items.extend(page),
+                item => items.push(item),
+            }
+        }
+        assert!(bytes.is_empty() && decoder.is_idle());
+        items
+    }
+
+    /// Whatever content makes of the length that was expected of a frame.
+    #[test]
+    fn a_frame_of_any_length_is_whole() {
+        for len in [0, 1, 60, 125, 1000, 40_000, 65_100, 65_300, 65_535, 70_000] {
+            // In JSON one takes as many bytes, one twice, one six times as many, one a third more.
+            for byte in [b'x', b'"', 1, 0xff] {
+                let message = v1::Message { content: vec![byte; len].into(), ..Default::default() };
+                let page = v1::Page { items: vec![message.clone(); 3], ..Default::default() };
+                let mut out = b"before".to_vec();
+                push(&mut out, &message);
+                call_reply(&mut out, 4, 1, &Reply::Page(page));
+                let items = items(&mut out[6..]);
+                assert_eq!(items.len(), 4, "{len} {byte}");
+                for item in items {
+                    let content = match item["content_base64"].as_str() {
+                        Some(text) => STANDARD.decode(text).unwrap(),
+                        None => item["content"].as_str().unwrap().into(),
+                    };
+                    assert!(content == vec![byte; len], "{len} {byte}");
+                }
+            }
+        }
     }
 
     #[test]
