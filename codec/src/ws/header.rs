@@ -1,5 +1,7 @@
 //! Frame headers (RFC 6455 section 5.2), read and written.
 
+use std::ops::Range;
+
 use super::mask::apply_mask;
 use super::{Error, Limits, Opcode};
 use crate::payload;
@@ -311,31 +313,21 @@ pub fn encode_frame_around<R>(
     write: impl FnOnce(&mut Vec<u8>) -> R,
 ) -> R {
     let start = out.len();
-    // Each store has a size that the compiler knows.
-    match expected_len {
-        0..=125 => out.extend_from_slice(&[0; 2]),
-        126..=0xFFFF => out.extend_from_slice(&[0; 4]),
-        _ => out.extend_from_slice(&[0; 10]),
-    }
-    let room = header_len(expected_len, false);
+    encode_header(out, opcode, true, expected_len, None);
+    let payload_at = out.len();
     let result = write(out);
-    let payload_len = out.len().checked_sub(start + room).expect("the payload is appended");
+    let payload_len = out.len().checked_sub(payload_at).expect("the payload is appended");
     let needed = header_len(payload_len, false);
-    if needed != room {
-        make_room(out, start + room, start + needed);
+    if needed != payload_at - start {
+        resize_header(out, start..payload_at, needed);
     }
     debug_assert!(!opcode.is_control() || payload_len <= CONTROL_MAX_BYTES);
     put(&mut out[start..], opcode, 0, payload_len);
     result
 }
 
-/// Moves the bytes from `from` on to `to`.
+/// Moves what lies behind the header.
 #[cold]
-fn make_room(out: &mut Vec<u8>, from: usize, to: usize) {
-    let end = out.len();
-    if to > from {
-        out.resize(end + (to - from), 0);
-    }
-    out.copy_within(from..end, to);
-    out.truncate(end - from + to);
+fn resize_header(out: &mut Vec<u8>, header: Range<usize>, len: usize) {
+    out.splice(header, [0; HEADER_MAX_BYTES].into_iter().take(len));
 }

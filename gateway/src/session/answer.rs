@@ -213,23 +213,21 @@ pub fn push_json(out: &mut Vec<u8>, message: &v1::Message) {
 /// The push of a message in a binary form. `body` is the encoded message, the same for every receiver;
 /// only the number of the push is this connection's own.
 pub fn push_binary(out: &mut Vec<u8>, wire: Wire, push_no: u64, body: &[u8]) {
+    use prost::encoding::{
+        WireType, encode_key, encode_varint, encoded_len_varint, key_len, uint64,
+    };
     // Field 1 of Push as a varint, field 2 as a length-delimited message: what prost would write,
     // without encoding the message again.
-    let mut head = [0_u8; 24];
-    let mut cursor = &mut head[..];
-    prost::encoding::uint64::encode(1, &push_no, &mut cursor);
-    prost::encoding::encode_key(2, prost::encoding::WireType::LengthDelimited, &mut cursor);
-    prost::encoding::encode_varint(body.len() as u64, &mut cursor);
-    let unused = cursor.len();
-    let head = &head[..24 - unused];
-    let body_len = head.len() + body.len();
-    if wire == Wire::BinaryMessage {
-        let frame_len = codec::binary::encoded_len(Kind::Push, body_len);
-        codec::ws::encode_header(out, codec::ws::Opcode::Binary, true, frame_len, None);
-    }
-    codec::binary::encode_header(out, Kind::Push, body_len);
-    out.extend_from_slice(head);
-    out.extend_from_slice(body);
+    let message_len = key_len(2) + encoded_len_varint(body.len() as u64) + body.len();
+    let body_len = uint64::encoded_len(1, &push_no) + message_len;
+    let frame_len = codec::binary::encoded_len(Kind::Push, body_len);
+    framed(out, wire, Kind::Push, frame_len, |out| {
+        encode_varint(body_len as u64, out);
+        uint64::encode(1, &push_no, out);
+        encode_key(2, WireType::LengthDelimited, out);
+        encode_varint(body.len() as u64, out);
+        out.extend_from_slice(body);
+    });
 }
 
 /// An event in a conversation.
@@ -277,13 +275,24 @@ pub fn goaway(out: &mut Vec<u8>, wire: Wire, code: u16, reconnect_after_ms: u32,
 }
 
 fn binary(out: &mut Vec<u8>, wire: Wire, kind: Kind, body: &impl prost::Message) {
-    let write = |out: &mut Vec<u8>| {
+    framed(out, wire, kind, usual_bytes(kind), |out| {
         // Writing to a Vec cannot fail.
-        let _ = codec::binary::encode_delimited(out, kind, |out| body.encode_length_delimited(out));
-    };
+        let _ = body.encode_length_delimited(out);
+    });
+}
+
+/// A frame of about `expected_len` bytes, alone or in a message of its own; `write` appends the length of its body and
+/// the body.
+fn framed(
+    out: &mut Vec<u8>,
+    wire: Wire,
+    kind: Kind,
+    expected_len: usize,
+    write: impl FnOnce(&mut Vec<u8>),
+) {
+    let write = |out: &mut Vec<u8>| codec::binary::encode_delimited(out, kind, write);
     if wire == Wire::BinaryMessage {
-        let opcode = codec::ws::Opcode::Binary;
-        codec::ws::encode_frame_around(out, opcode, usual_bytes(kind), write);
+        codec::ws::encode_frame_around(out, codec::ws::Opcode::Binary, expected_len, write);
     } else {
         write(out);
     }
