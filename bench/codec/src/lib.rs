@@ -41,12 +41,6 @@ pub const ENCODED: [usize; 6] = [20, 128, 1024, 4096, 16_384, 65_536];
 const STREAM_BYTES: usize = 64 * 1024;
 /// The payload of a TCP segment on Ethernet: the largest piece where a stream comes in pieces.
 const SEGMENT_BYTES: usize = 1448;
-/// What a serializer does, as far as anybody here is concerned.
-#[inline]
-fn write_payload(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(black_box(bytes));
-}
-
 const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
 /// What frames carry.
@@ -111,6 +105,12 @@ fn stream(payload: Payload, len: usize, frames: usize, at_most: usize) -> Stream
         encode_frame_masked(&mut bytes, payload.opcode(), &vec![b'p'; len], KEY);
     }
     Stream::new(&bytes, at_most)
+}
+
+/// What a serializer does, as far as anybody here is concerned.
+#[inline]
+fn write_payload(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(black_box(bytes));
 }
 
 fn push(all: &mut Vec<Work>, what: &str, who: &str, units: usize, work: Box<dyn FnMut()>) {

@@ -35,39 +35,33 @@ pub fn decode(mut stream: Stream, frames: usize) -> Box<dyn FnMut()> {
 /// Writes `frames` frames.
 pub fn encode(payload: Payload, len: usize, frames: usize) -> Box<dyn FnMut()> {
     let bytes = vec![b'p'; len];
-    let mut out = Vec::new();
-    Box::new(move || {
-        out.clear();
-        for _ in 0..frames {
-            encode_frame(&mut out, payload.opcode(), black_box(&bytes));
-        }
-        assert!(black_box(&out).len() > frames * len);
-    })
+    encode_all(frames, len, move |out| encode_frame(out, payload.opcode(), black_box(&bytes)))
 }
 
 /// Writes the headers of `frames` frames, as for a payload that many receivers share.
 pub fn encode_headers(len: usize, frames: usize) -> Box<dyn FnMut()> {
-    let bytes = vec![b'p'; len];
-    let mut out = Vec::new();
-    Box::new(move || {
-        out.clear();
-        for _ in 0..frames {
-            encode_header(&mut out, Opcode::Text, true, black_box(&bytes).len(), None);
-        }
-        assert!(black_box(&out).len() >= 2 * frames);
-    })
+    encode_all(frames, 1, move |out| encode_header(out, Opcode::Text, true, black_box(len), None))
 }
 
 /// Writes `frames` frames around payloads that are written for them.
 pub fn encode_around(len: usize, frames: usize) -> Box<dyn FnMut()> {
     let bytes = vec![b'p'; len];
+    encode_all(frames, len, move |out| {
+        encode_frame_around(out, Opcode::Binary, black_box(len), |out| write_payload(out, &bytes))
+    })
+}
+
+/// Calls `encode` for each of `frames` frames, which lie one behind the other, each of more than `len` bytes.
+fn encode_all(
+    frames: usize,
+    len: usize,
+    encode: impl Fn(&mut Vec<u8>) + 'static,
+) -> Box<dyn FnMut()> {
     let mut out = Vec::new();
     Box::new(move || {
         out.clear();
         for _ in 0..frames {
-            encode_frame_around(&mut out, Opcode::Binary, black_box(len), |out| {
-                write_payload(out, &bytes)
-            });
+            encode(&mut out);
         }
         assert!(black_box(&out).len() > frames * len);
     })

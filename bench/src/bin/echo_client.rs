@@ -115,42 +115,41 @@ struct Report {
     memory: MemoryReport,
 }
 
-/// CPU time from one moment on.
-struct Spent {
-    server: Observed,
-    server_core: Option<usize>,
-    from: Cpu,
-}
-
-/// In nanoseconds.
-struct Cpu {
+/// Accounts at one moment, in nanoseconds.
+struct Accounts {
     server: u64,
     client: u64,
-    core: Option<u64>,
+    /// How long the server's core has been idle, if that is of interest.
+    core_idle: Option<u64>,
 }
 
-impl Spent {
-    fn from_now(server: Observed, server_core: Option<usize>) -> anyhow::Result<Self> {
-        let from = Self::read(&server, server_core)?;
-        Ok(Self { server, server_core, from })
+impl Accounts {
+    fn read(server: &Observed, server_core: Option<usize>) -> anyhow::Result<Self> {
+        Ok(Self {
+            server: server.cpu_ns()?,
+            client: Observed::this().cpu_ns()?,
+            core_idle: server_core.map(machine::core_idle_ns).transpose()?,
+        })
     }
 
-    fn read(server: &Observed, server_core: Option<usize>) -> anyhow::Result<Cpu> {
-        let core = server_core.map(machine::core_idle_ns).transpose()?;
-        Ok(Cpu { server: server.cpu_ns()?, client: Observed::this().cpu_ns()?, core })
-    }
-
-    /// What was spent in the time since then.
-    fn until_now(&self, wall_ns: u64) -> anyhow::Result<Cpu> {
-        let now = Self::read(&self.server, self.server_core)?;
-        let server = now.server.checked_sub(self.from.server);
-        let idle = now.core.zip(self.from.core).map(|(now, from)| now.saturating_sub(from));
+    /// What was spent in the `wall_ns` up to `now`.
+    fn spent(&self, now: &Self, wall_ns: u64) -> anyhow::Result<Cpu> {
+        let server = now.server.checked_sub(self.server);
+        let idle = now.core_idle.zip(self.core_idle).map(|(now, from)| now.saturating_sub(from));
         Ok(Cpu {
             server: server.context("a server thread ended while it was measured")?,
-            client: now.client.saturating_sub(self.from.client),
+            client: now.client.saturating_sub(self.client),
             core: idle.map(|idle| wall_ns.saturating_sub(idle)),
         })
     }
+}
+
+/// CPU time of one phase, in nanoseconds.
+struct Cpu {
+    server: u64,
+    client: u64,
+    /// Of all that ran on the server's core.
+    core: Option<u64>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -189,9 +188,10 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     if args.warmup > 0 {
         client.exchange(args.warmup, args.outstanding)?;
     }
-    let spent = Spent::from_now(server.clone(), args.server_core)?;
+    let before = Accounts::read(&server, args.server_core)?;
     let phase = client.exchange(args.messages, args.outstanding)?;
-    let cpu = spent.until_now(phase.wall.as_nanos() as u64)?;
+    let now = Accounts::read(&server, args.server_core)?;
+    let cpu = before.spent(&now, phase.wall.as_nanos() as u64)?;
     sleep(settle);
     let after = server.memory()?;
     let idle_bytes_per_connection = growth::per_connection(&steps);

@@ -117,6 +117,11 @@ impl<'a> Instrument<'a> {
         &self.client
     }
 
+    /// A command at an end of the link, if there is one.
+    fn command(&self, program: &Path, at_end: fn(&Link, &Path) -> Command) -> Command {
+        self.link.as_ref().map_or_else(|| Command::new(program), |link| at_end(link, program))
+    }
+
     /// Starts the subject, runs the client against it, ends the subject.
     ///
     /// # Errors
@@ -149,10 +154,7 @@ impl<'a> Instrument<'a> {
         work: impl FnOnce(&Server) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let start = || {
-            let mut command = self.link.as_ref().map_or_else(
-                || Command::new(&subject.program),
-                |link| link.at_server(&subject.program),
-            );
+            let mut command = self.command(&subject.program, Link::at_server);
             command.args(&subject.arguments).envs(subject.environment.iter().cloned());
             with_small_pages(subject.small_pages, || {
                 Server::start(&subject.name, &mut command, self.interrupt)
@@ -198,10 +200,7 @@ impl<'a> Instrument<'a> {
     ) -> anyhow::Result<String> {
         let address = server.address();
         let address = address.strip_prefix("http://").unwrap_or(address);
-        let mut command = self
-            .link
-            .as_ref()
-            .map_or_else(|| Command::new(&self.client), |link| link.at_client(&self.client));
+        let mut command = self.command(&self.client, Link::at_client);
         command.args(["--connect", address, "--pid", &server.pid().to_string()]);
         if let Some((_, core)) = self.cores {
             command.args(["--core", &core.to_string()]);

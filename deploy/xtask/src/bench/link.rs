@@ -22,24 +22,29 @@ impl Link {
     /// both are told nothing new. What arrives at either end is worked on by that end's core.
     ///
     /// # Errors
-    /// When `ip` (of iproute2) is missing or refuses, which it does to all but root.
+    /// When `ip` (of iproute2) is missing or refuses, which it does to all but root; when a core is beyond the 32nd.
     pub(super) fn create(server_core: usize, client_core: usize) -> anyhow::Result<Self> {
+        let masks = [mask(server_core)?, mask(client_core)?];
         let name = |end| format!("corelane-{end}-{}", std::process::id());
         let link = Self { server: name("server"), client: name("client") };
-        for end in [&link.server, &link.client] {
-            ip(&["netns", "add", end]).context("--link needs root and iproute2")?;
-        }
-        let (server, client) = (&*link.server, &*link.client);
+        link.join(masks).context("--link needs root, iproute2 and virtual Ethernet devices")?;
+        Ok(link)
+    }
+
+    fn join(&self, [server_mask, client_mask]: [u32; 2]) -> anyhow::Result<()> {
+        let (server, client) = (&*self.server, &*self.client);
+        ip(&["netns", "add", server])?;
+        ip(&["netns", "add", client])?;
         let pair = ["link", "add", "server", "netns", server, "type", "veth"];
         ip(&[&pair[..], &["peer", "name", "client", "netns", client]].concat())?;
-        prepare(server, "server", server_core)?;
-        prepare(client, "client", client_core)?;
+        prepare(server, "server", server_mask)?;
+        prepare(client, "client", client_mask)?;
         ip(&["-n", server, "addr", "add", "127.0.0.1/8", "dev", "server"])?;
         for last in CLIENT_ADDRESSES {
             let address = format!("127.0.0.{last}/8");
             ip(&["-n", client, "addr", "add", &address, "dev", "client"])?;
         }
-        Ok(link)
+        Ok(())
     }
 
     /// A command that runs at the server's end.
@@ -68,11 +73,15 @@ fn inside(namespace: &str, program: &Path) -> Command {
     command
 }
 
-/// The addresses of 127/8 may travel over the device, whose arrivals are `core`'s work, and nothing is loopback.
-fn prepare(namespace: &str, device: &str, core: usize) -> anyhow::Result<()> {
-    let Some(mask) = 1_u32.checked_shl(u32::try_from(core)?) else {
-        bail!("--link knows the first 32 cores only, not core {core}");
-    };
+/// The core as the kernel's settings name it.
+fn mask(core: usize) -> anyhow::Result<u32> {
+    let mask = u32::try_from(core).ok().and_then(|core| 1_u32.checked_shl(core));
+    mask.with_context(|| format!("--link knows the first 32 cores only, not core {core}"))
+}
+
+/// The addresses of 127/8 may travel over the device, whose arrivals are the work of the cores in `mask`, and nothing is
+/// loopback.
+fn prepare(namespace: &str, device: &str, mask: u32) -> anyhow::Result<()> {
     let settings = format!(
         "set -e; cd /proc/sys/net/ipv4/conf; \
          for one in all {device}; do echo 1 > $one/route_localnet; echo 0 > $one/rp_filter; done; \
@@ -108,7 +117,7 @@ mod tests {
     fn it_joins_its_ends_and_goes_with_its_value() {
         let link = match Link::create(0, 0) {
             Ok(link) => link,
-            Err(error) => return assert!(error.to_string().contains("root and iproute2")),
+            Err(error) => return assert!(error.to_string().contains("root, iproute2")),
         };
         assert!(namespaces().contains(&link.server) && namespaces().contains(&link.client));
         let (server, client) = (link.server.clone(), link.client.clone());
@@ -126,7 +135,9 @@ mod tests {
 
     #[test]
     fn a_core_beyond_its_mask_is_refused() {
-        let error = prepare("nowhere", "none", 32).unwrap_err().to_string();
-        assert!(error.contains("not core 32"), "{error}");
+        for cores in [(32, 0), (0, 32)] {
+            let error = Link::create(cores.0, cores.1).unwrap_err().to_string();
+            assert!(error.contains("not core 32"), "{error}");
+        }
     }
 }
