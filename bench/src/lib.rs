@@ -1,5 +1,6 @@
 //! Measuring instruments.
 //!
+//! * [`accounts`]: what a phase of a measurement cost, on the server's core and by process.
 //! * [`process`]: what a server process costs, read from `/proc`.
 //! * [`growth`]: what one more connection costs.
 //! * [`machine`]: pinning this thread and raising its file limit.
@@ -11,6 +12,7 @@
 //! The binaries `echo_client`, `fanout_client` and `establish_client` put them together and write
 //! one JSON document a run; `cargo xtask bench` runs them in interleaved rounds and compares.
 
+pub mod accounts;
 pub mod client;
 pub mod establish;
 pub mod fanout;

@@ -68,6 +68,19 @@ fn broadcaster(to_receiver: fn(usize, Vec<u8>) -> Vec<Vec<u8>>) -> String {
 const LATER: usize = 10 * (RECEIVERS as usize + 1);
 
 #[test]
+fn what_a_core_did_is_told_when_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, server) = unit(&folder, "send_loop");
+    let measured = |more: &[&str]| report(&client(&address, server.0.id(), more));
+    assert!(measured(&[])["server_core_ns_per_delivery"].is_null());
+    let report = measured(&["--server-core", "0"]);
+    let core = report["server_core_ns_per_delivery"].as_f64().unwrap();
+    // No more than all of the time.
+    let all = report["wall_ms"].as_f64().unwrap() * 1e6 / (RECEIVERS * MESSAGES) as f64;
+    assert!((0.0..=all * 1.01).contains(&core), "{core} of {all}");
+}
+
+#[test]
 fn the_unit_is_measured() {
     let folder = tempfile::tempdir().unwrap();
     let (address, server) = unit(&folder, "send_loop");

@@ -1,8 +1,8 @@
 //! Drives an echo server in a closed loop and writes what it cost as one JSON document.
 //!
 //! Phases: memory at the start; the warm connections and their exchanges; the other connections,
-//! memory around each step; warm-up and measured exchanges, memory after. CPU is the server's
-//! own account over the measured exchanges alone.
+//! memory around each step; warm-up and measured exchanges, memory after. CPU is that of the
+//! measured exchanges alone: of all that ran on the server's core, and of the server as charged.
 
 use std::fs;
 use std::io::Write;
@@ -12,6 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use bench::accounts::{Accounts, Cpu};
 use bench::client::{Client, Order, Phase, Protocol, Target};
 use bench::growth::{self, Reading};
 use bench::machine;
@@ -68,7 +69,7 @@ struct Args {
     /// Core to run on; the scheduler's choice when left out.
     #[arg(long)]
     core: Option<usize>,
-    /// Core the server runs on, to count also what the kernel does there beside it.
+    /// Core the server runs on, to count all that is done there.
     #[arg(long)]
     server_core: Option<usize>,
     /// File for the result; standard output when left out.
@@ -115,43 +116,6 @@ struct Report {
     memory: MemoryReport,
 }
 
-/// Accounts at one moment, in nanoseconds.
-struct Accounts {
-    server: u64,
-    client: u64,
-    /// How long the server's core has been idle, if that is of interest.
-    core_idle: Option<u64>,
-}
-
-impl Accounts {
-    fn read(server: &Observed, server_core: Option<usize>) -> anyhow::Result<Self> {
-        Ok(Self {
-            server: server.cpu_ns()?,
-            client: Observed::this().cpu_ns()?,
-            core_idle: server_core.map(machine::core_idle_ns).transpose()?,
-        })
-    }
-
-    /// What was spent in the `wall_ns` up to `now`.
-    fn spent(&self, now: &Self, wall_ns: u64) -> anyhow::Result<Cpu> {
-        let server = now.server.checked_sub(self.server);
-        let idle = now.core_idle.zip(self.core_idle).map(|(now, from)| now.saturating_sub(from));
-        Ok(Cpu {
-            server: server.context("a server thread ended while it was measured")?,
-            client: now.client.saturating_sub(self.client),
-            core: idle.map(|idle| wall_ns.saturating_sub(idle)),
-        })
-    }
-}
-
-/// CPU time of one phase, in nanoseconds.
-struct Cpu {
-    server: u64,
-    client: u64,
-    /// Of all that ran on the server's core.
-    core: Option<u64>,
-}
-
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let report = serde_json::to_string_pretty(&run(&args)?)? + "\n";
@@ -191,7 +155,7 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     let before = Accounts::read(&server, args.server_core)?;
     let phase = client.exchange(args.messages, args.outstanding)?;
     let now = Accounts::read(&server, args.server_core)?;
-    let cpu = before.spent(&now, phase.wall.as_nanos() as u64)?;
+    let cpu = before.spent(&now, phase.wall)?;
     sleep(settle);
     let after = server.memory()?;
     let idle_bytes_per_connection = growth::per_connection(&steps);
@@ -266,11 +230,11 @@ fn report(
         p50_us: us(phase.latency_ns.value_at_quantile(0.5)),
         p99_us: us(phase.latency_ns.value_at_quantile(0.99)),
         max_us: us(phase.latency_ns.max()),
-        server_cpu_ns_per_message: cpu.server as f64 / messages,
-        client_cpu_ns_per_message: cpu.client as f64 / messages,
-        server_busy: cpu.server as f64 / wall_ns,
-        client_busy: cpu.client as f64 / wall_ns,
-        server_core_ns_per_message: cpu.core.map(|core| core as f64 / messages),
+        server_cpu_ns_per_message: cpu.server_ns as f64 / messages,
+        client_cpu_ns_per_message: cpu.client_ns as f64 / messages,
+        server_busy: cpu.core_ns.unwrap_or(cpu.server_ns) as f64 / wall_ns,
+        client_busy: cpu.client_ns as f64 / wall_ns,
+        server_core_ns_per_message: cpu.core_ns.map(|core| core as f64 / messages),
         memory,
     }
 }

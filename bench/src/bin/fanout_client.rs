@@ -1,11 +1,13 @@
 //! One sender, many receivers: drives a server and writes what a delivery cost as one JSON
-//! document. CPU is the server's own account over the measured messages alone.
+//! document. CPU is that of the measured messages alone: of all that ran on the server's core, and
+//! of the server as charged.
 
 use std::io::Write;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use anyhow::Context;
+use bench::accounts::Accounts;
 use bench::client::{Protocol, Target};
 use bench::fanout::{Fanout, join_all};
 use bench::machine;
@@ -61,6 +63,9 @@ struct Args {
     /// Core to run on; the scheduler's choice when left out.
     #[arg(long)]
     core: Option<usize>,
+    /// Core the server runs on, to count all that is done there.
+    #[arg(long)]
+    server_core: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,8 +81,11 @@ struct Report {
     complete_p99_ms: f64,
     server_cpu_ns_per_delivery: f64,
     client_cpu_ns_per_delivery: f64,
+    /// Share of a core each side kept busy, the server of the one that `--server-core` names.
     server_busy: f64,
     client_busy: f64,
+    /// What was done on the server's core, by whomever, for one delivery; with `--server-core`.
+    server_core_ns_per_delivery: Option<f64>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -107,11 +115,11 @@ fn measure(args: &Args, target: &Target) -> anyhow::Result<Report> {
     if args.warmup > 0 {
         fanout.exchange(args.warmup, args.window, patience)?;
     }
-    let (server_from_ns, client_from_ns) = (server.cpu_ns()?, Observed::this().cpu_ns()?);
+    let before = Accounts::read(&server, args.server_core)?;
     let phase = fanout.exchange(args.messages, args.window, patience)?;
-    let spent = "a server thread ended while it was measured";
-    let server_ns = server.cpu_ns()?.checked_sub(server_from_ns).context(spent)? as f64;
-    let client_ns = Observed::this().cpu_ns()?.saturating_sub(client_from_ns) as f64;
+    let now = Accounts::read(&server, args.server_core)?;
+    let cpu = before.spent(&now, phase.wall)?;
+    let (server_ns, client_ns) = (cpu.server_ns as f64, cpu.client_ns as f64);
     fanout.stays_quiet(QUIET)?;
     let wall_ns = phase.wall.as_nanos() as f64;
     let deliveries = phase.deliveries.max(1) as f64;
@@ -127,7 +135,8 @@ fn measure(args: &Args, target: &Target) -> anyhow::Result<Report> {
         complete_p99_ms: ms(0.99),
         server_cpu_ns_per_delivery: server_ns / deliveries,
         client_cpu_ns_per_delivery: client_ns / deliveries,
-        server_busy: server_ns / wall_ns,
+        server_busy: cpu.core_ns.unwrap_or(cpu.server_ns) as f64 / wall_ns,
         client_busy: client_ns / wall_ns,
+        server_core_ns_per_delivery: cpu.core_ns.map(|core| core as f64 / deliveries),
     })
 }

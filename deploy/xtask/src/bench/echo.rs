@@ -70,7 +70,14 @@ const CLIENT: Figure = Figure {
     decimals: 2,
 };
 
+const CORE: Figure = Figure {
+    title: "us/message on the server's core",
+    figure: |report| report.server_core_ns_per_message.unwrap_or(f64::NAN) / 1e3,
+    decimals: 2,
+};
+
 const COLUMNS: &[Figure] = &[
+    CORE,
     SERVER,
     RATE,
     P50,
@@ -89,22 +96,6 @@ const COLUMNS: &[Figure] = &[
     CLIENT_BUSY,
     CLIENT,
     Figure { title: "connect ms", figure: |report| report.connect_ms, decimals: 0 },
-];
-
-/// Where the kernel receives beside the server, on its core, that is compared as well.
-const LINK_COLUMNS: &[Figure] = &[
-    Figure {
-        title: "us/message on the server's core",
-        figure: |report| report.server_core_ns_per_message.unwrap_or(f64::NAN) / 1e3,
-        decimals: 2,
-    },
-    SERVER,
-    RATE,
-    P50,
-    P99,
-    SERVER_BUSY,
-    CLIENT_BUSY,
-    CLIENT,
 ];
 
 const GATEWAY: &str = "gateway echo";
@@ -137,9 +128,8 @@ pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Re
     let notes = lineup.notes();
     let subjects = [vec![unit], lineup.subjects].concat();
     let instrument = if args.link { instrument.over_link()? } else { instrument };
-    let columns = if args.link { LINK_COLUMNS } else { COLUMNS };
     let options = options(args);
-    let series = Series::measure(subjects, columns, args.rounds, |subject| {
+    let series = Series::measure(subjects, COLUMNS, args.rounds, |subject| {
         instrument.measure(subject, &options)
     })?;
     let text = host::head(title(args), repo) + &result(args, &series) + &notes;
@@ -148,9 +138,9 @@ pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Re
 
 fn title(args: &Args) -> &'static str {
     if args.link {
-        "Echo over a link: CPU of the server's core a message, as a ratio to a bare epoll echo in C"
+        "Echo over a link: time of the server's core a message, as a ratio to a bare epoll echo in C"
     } else {
-        "Echo: server CPU a message, as a ratio to a bare epoll echo in C"
+        "Echo: time of the server's core a message, as a ratio to a bare epoll echo in C"
     }
 }
 
@@ -164,16 +154,14 @@ fn candidates(args: &Args) -> Vec<Echo> {
 /// What the client is told, whoever serves.
 fn options(args: &Args) -> Vec<String> {
     let Load { connections, outstanding, payload } = args.load;
-    let core = args.link.then(|| format!("--server-core={}", args.common.server_core));
-    let load = [
+    vec![
         format!("--connections={connections}"),
         format!("--outstanding={outstanding}"),
         format!("--payload={payload}"),
         format!("--messages={}", args.messages),
         format!("--warmup={}", args.warmup),
         format!("--settle-ms={}", args.settle_ms),
-    ];
-    load.into_iter().chain(core).collect()
+    ]
 }
 
 fn result(args: &Args, series: &Series<Report>) -> String {
@@ -181,8 +169,8 @@ fn result(args: &Args, series: &Series<Report>) -> String {
     let head = format!(
         "\n{connections} connections, {outstanding} messages of {payload} bytes outstanding on \
          random ones; {} messages measured each time. The unit speaks raw TCP, all others \
-         WebSocket.\nRatio: to the mean of the units right before and after. Median \
-         (smallest-largest).\n\n",
+         WebSocket.\nCompared is all that was done on the server's core, by whomever.\nRatio: to the \
+         mean of the units right before and after. Median (smallest-largest).\n\n",
         args.messages,
     );
     if !args.link {
@@ -190,6 +178,6 @@ fn result(args: &Args, series: &Series<Report>) -> String {
     }
     // The budgets are those of loopback.
     let how = "A pair of virtual Ethernet devices lies between server and client; what arrives is worked on by \
-               the core of whom it is for. Compared is all that was done on the server's core.\n\n";
+               the core of whom it is for.\n\n";
     head + how + &series.table() + &series.in_order()
 }

@@ -202,8 +202,8 @@ impl<'a> Instrument<'a> {
         let address = address.strip_prefix("http://").unwrap_or(address);
         let mut command = self.command(&self.client, Link::at_client);
         command.args(["--connect", address, "--pid", &server.pid().to_string()]);
-        if let Some((_, core)) = self.cores {
-            command.args(["--core", &core.to_string()]);
+        if let Some((server_core, core)) = self.cores {
+            command.args(["--core", &core.to_string(), "--server-core", &server_core.to_string()]);
         }
         command.args(&subject.client_options).args(options);
         // The message is enough; where in the client it arose is not the reader's business.
