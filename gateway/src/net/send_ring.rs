@@ -10,8 +10,8 @@ use std::os::fd::AsRawFd;
 use io_uring::{IoUring, opcode, squeue, types};
 
 use super::sockets::Send;
+use crate::limits::SENDS_PER_SUBMIT;
 
-const ENTRIES: u32 = 4096;
 const FLAGS: i32 = libc_flags();
 
 const fn libc_flags() -> i32 {
@@ -35,9 +35,9 @@ impl SendRing {
             .setup_single_issuer()
             .setup_coop_taskrun()
             .setup_defer_taskrun()
-            .build(ENTRIES)
-            .or_else(|_| IoUring::builder().setup_coop_taskrun().build(ENTRIES))
-            .or_else(|_| IoUring::builder().build(ENTRIES))?;
+            .build(SENDS_PER_SUBMIT)
+            .or_else(|_| IoUring::builder().setup_coop_taskrun().build(SENDS_PER_SUBMIT))
+            .or_else(|_| IoUring::builder().build(SENDS_PER_SUBMIT))?;
         if !ring.params().is_feature_skip_cqe_on_success() {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -55,7 +55,7 @@ impl SendRing {
         short: &mut impl FnMut(usize, io::Result<usize>),
     ) -> usize {
         let mut done = 0;
-        for chunk in batch.chunks(ENTRIES as usize) {
+        for chunk in batch.chunks(SENDS_PER_SUBMIT as usize) {
             self.push_all(done, chunk);
             let left = self.submit_all();
             done += chunk.len() - left;
