@@ -52,7 +52,7 @@ pub(super) struct Args {
 type Figure = Column<Report>;
 
 const SERVER: Figure = Figure {
-    title: "us/message",
+    title: "us/message charged to the server",
     figure: |report| report.server_cpu_ns_per_message / 1e3,
     decimals: 2,
 };
