@@ -21,7 +21,7 @@ use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
 use socket2::Socket;
 
 const NAME: &str = "bare-probe";
-const EVENTS: usize = 512;
+const EVENTS: usize = 64;
 /// The longest frame. Only what a read fills of it is ever touched.
 const BUFFER_BYTES: usize = 1 << 20;
 const ARENA_BYTES: usize = 2 << 20;
