@@ -1,7 +1,7 @@
 //! All sends of a turn, handed over together.
 //!
-//! Sending is three quarters of the work of a message, and one submit for many sends saves a quarter of
-//! that, most of it wake-ups of the peers. Where io_uring is denied the same calls go out one by one.
+//! Sending is three quarters of the work of a message, nearly all of it TCP. What one submit for many sends saves is the
+//! rest: the system calls. Where io_uring is denied the same calls go out one by one.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -11,7 +11,7 @@ use super::sockets::{self, Send};
 
 /// How the sends of this shard reach the kernel.
 pub enum Sends {
-    /// One io_uring submit a turn.
+    /// One io_uring submit for many.
     Ring(Box<SendRing>),
     /// One `send(2)` each.
     SystemCalls,
