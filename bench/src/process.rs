@@ -50,7 +50,7 @@ impl Observed {
     /// waiting for is charged to it. In a kernel without preemption that is the rest of the running system call.
     /// Seen on Linux 6.18 (250 Hz): a server that submits up to 512 sends in one `io_uring_enter` ran for 97 % of a
     /// core's time by the trace of switches and was charged 81 %, `ksoftirqd` 1 % and 16 %. One that sends by
-    /// `send(2)` was charged all of its 92 %. To compare servers, take what their core did ([`crate::accounts`]).
+    /// `send(2)` ran for 92 % and was charged 93 %. To compare servers, take what their core did ([`crate::accounts`]).
     ///
     /// # Errors
     /// When the process is gone or the kernel keeps no such account.
