@@ -129,6 +129,9 @@ pub const DELIVERIES_PER_TURN: usize = 32_768;
 pub const ACCEPTS_PER_TURN: usize = 256;
 /// The receive buffer that all connections of a shard share.
 pub const RECV_BUFFER_BYTES: usize = 64 * 1024;
+/// From so many bytes on a piece of output is sent from where it lies instead of being copied behind the
+/// pieces before it.
+pub const LEFT_IN_PLACE_BYTES: usize = 1024;
 /// Bytes of output collected before a turn flushes early.
 pub const ARENA_FLUSH_BYTES: usize = 256 * 1024;
 /// Messages that may wait for the pipeline before clients are told BUSY.

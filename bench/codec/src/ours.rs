@@ -1,7 +1,7 @@
 //! The codec of this repository, as the gateway calls it: one receive buffer, one output buffer.
 
 use std::hint::black_box;
-use std::io::Read;
+use std::io::{IoSlice, Read};
 
 use codec::ws::handshake::{Limits as HeadLimits, Request, read_request};
 use codec::ws::{
@@ -38,9 +38,32 @@ pub fn encode(payload: Payload, len: usize, frames: usize) -> Box<dyn FnMut()> {
     encode_all(frames, len, move |out| encode_frame(out, payload.opcode(), black_box(&bytes)))
 }
 
-/// Writes the headers of `frames` frames, as for a payload that many receivers share.
-pub fn encode_headers(len: usize, frames: usize) -> Box<dyn FnMut()> {
-    encode_all(frames, 1, move |out| encode_header(out, Opcode::Text, true, black_box(len), None))
+/// Writes the headers of `frames` frames, and makes the list of parts that `sendmsg(2)` would be given: each header, and
+/// its payload where it lies. As the gateway does it with long payloads.
+pub fn encode_in_place(payload: Payload, len: usize, frames: usize) -> Box<dyn FnMut()> {
+    let bytes: &'static [u8] = vec![b'p'; len].leak();
+    let (mut out, mut pieces, mut spare) = (Vec::new(), Vec::new(), Vec::<IoSlice<'static>>::new());
+    Box::new(move || {
+        out.clear();
+        for _ in 0..frames {
+            let start = out.len();
+            let bytes = black_box(bytes);
+            encode_header(&mut out, payload.opcode(), true, bytes.len(), None);
+            pieces.push((start..out.len(), bytes));
+        }
+        let mut parts: Vec<_> = recycled(std::mem::take(&mut spare));
+        for (header, bytes) in pieces.drain(..) {
+            parts.extend([&out[header], bytes].map(IoSlice::new));
+        }
+        assert_eq!(black_box(&parts).len(), 2 * frames);
+        spare = recycled(parts);
+    })
+}
+
+/// An empty list in the memory of another.
+fn recycled<A, B>(mut list: Vec<A>) -> Vec<B> {
+    list.clear();
+    list.into_iter().map(|_| unreachable!("the list is empty")).collect()
 }
 
 /// Writes `frames` frames around payloads that are written for them.

@@ -37,8 +37,8 @@ pub fn encode(payload: Payload, len: usize, frames: usize) -> Box<dyn FnMut()> {
 }
 
 /// Writes `frames` frames as header and payload side by side, which is its default for long ones.
-pub fn encode_vectored(len: usize, frames: usize) -> Box<dyn FnMut()> {
-    encode_as(Payload::Text, len, frames, true)
+pub fn encode_vectored(payload: Payload, len: usize, frames: usize) -> Box<dyn FnMut()> {
+    encode_as(payload, len, frames, true)
 }
 
 /// Writes `frames` frames of payloads that are written for them, each into the same buffer; long ones leave

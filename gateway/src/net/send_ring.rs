@@ -4,12 +4,12 @@
 //! consumed it, it is final and its bytes are free again. MSG_WAITALL makes a short send count as
 //! failed, so that skipping the completions of successes hides nothing.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 
 use io_uring::{IoUring, opcode, squeue, types};
 
-use super::sockets::Send;
+use super::sockets::{Bytes, Send};
 use crate::limits::SENDS_PER_SUBMIT;
 
 const FLAGS: i32 = libc_flags();
@@ -55,8 +55,9 @@ impl SendRing {
         short: &mut impl FnMut(usize, io::Result<usize>),
     ) -> usize {
         let mut done = 0;
+        let mut headers = Vec::new();
         for chunk in batch.chunks(SENDS_PER_SUBMIT as usize) {
-            self.push_all(done, chunk);
+            self.push_all(done, chunk, &mut headers);
             let left = self.submit_all();
             done += chunk.len() - left;
             self.reap(short);
@@ -67,18 +68,29 @@ impl SendRing {
         done
     }
 
-    fn push_all(&mut self, offset: usize, chunk: &[Send<'_>]) {
+    /// `chunk` is at most as long as the queue, which is empty. `headers` has to stay as it is until all is submitted.
+    fn push_all(&mut self, offset: usize, chunk: &[Send<'_>], headers: &mut Vec<libc::msghdr>) {
+        headers.clear();
+        headers.reserve(chunk.iter().filter(|send| matches!(send.bytes, Bytes::Parts(_))).count());
         let mut queue = self.ring.submission();
         for (index, send) in chunk.iter().enumerate() {
-            let length = u32::try_from(send.bytes.len()).unwrap_or(u32::MAX);
-            let entry =
-                opcode::Send::new(types::Fd(send.fd.as_raw_fd()), send.bytes.as_ptr(), length)
-                    .flags(FLAGS)
-                    .build()
-                    .flags(squeue::Flags::SKIP_SUCCESS)
-                    .user_data((offset + index) as u64);
-            // SAFETY: the entry points into `send.bytes`, which the caller's borrow keeps in place until
-            // `flush` returns, and `flush` does not return before the kernel has consumed every entry:
+            let fd = types::Fd(send.fd.as_raw_fd());
+            let entry = match send.bytes {
+                Bytes::Whole(bytes) => {
+                    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                    opcode::Send::new(fd, bytes.as_ptr(), length).flags(FLAGS).build()
+                }
+                Bytes::Parts(parts) => {
+                    headers.push(header_of(parts));
+                    opcode::SendMsg::new(fd, &raw const headers[headers.len() - 1])
+                        .flags(FLAGS.cast_unsigned())
+                        .build()
+                }
+            };
+            let entry = entry.flags(squeue::Flags::SKIP_SUCCESS).user_data((offset + index) as u64);
+            // SAFETY: the entry points into `send.bytes`, or into `headers`, which point there (an `IoSlice` is an
+            // `iovec`, as std says); they do not move, as there is room for all of them, and our caller keeps them
+            // until all is submitted. Its own caller's borrow keeps `send.bytes` in place until `flush` returns, and `flush` does not return before the kernel has consumed every entry:
             // `submit_all` loops until the queue is empty, and a consumed entry is final because
             // MSG_DONTWAIT keeps the kernel from parking it. If the ring breaks, the caller drops it,
             // and what was not consumed never is. Tested by `a_short_send_and_a_full_socket_are_told`.
@@ -116,6 +128,16 @@ impl SendRing {
             }
         }
     }
+}
+
+/// What `sendmsg(2)` is given for bytes in parts.
+fn header_of(parts: &[IoSlice<'_>]) -> libc::msghdr {
+    // SAFETY: the fields are pointers and integers; all zero stands for no address, no parts, no control data and no
+    // flags. Tested by `a_short_send_and_a_full_socket_are_told`.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = parts.as_ptr().cast_mut().cast();
+    header.msg_iovlen = parts.len() as _;
+    header
 }
 
 fn outcome_of(errno: i32) -> io::Result<usize> {

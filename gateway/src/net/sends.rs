@@ -4,10 +4,9 @@
 //! rest: the system calls. Where io_uring is denied the same calls go out one by one.
 
 use std::io;
-use std::os::fd::AsFd;
 
 use super::send_ring::SendRing;
-use super::sockets::{self, Send};
+use super::sockets::Send;
 
 /// How the sends of this shard reach the kernel.
 pub enum Sends {
@@ -47,7 +46,7 @@ impl Sends {
 
 fn send_each(offset: usize, batch: &[Send<'_>], short: &mut impl FnMut(usize, io::Result<usize>)) {
     for (index, send) in batch.iter().enumerate() {
-        match sockets::send(send.fd.as_fd(), send.bytes) {
+        match send.bytes.send_to(send.fd) {
             Ok(count) if count == send.bytes.len() => {}
             outcome => short(offset + index, outcome),
         }
@@ -56,8 +55,10 @@ fn send_each(offset: usize, batch: &[Send<'_>], short: &mut impl FnMut(usize, io
 
 #[cfg(test)]
 mod tests {
+    use super::super::sockets::Bytes::{Parts, Whole};
     use super::*;
-    use std::io::Read;
+    use std::io::{IoSlice, Read};
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
     fn both() -> Vec<Sends> {
@@ -77,7 +78,7 @@ mod tests {
             let batch: Vec<_> = pairs
                 .iter()
                 .zip(&texts)
-                .map(|((a, _), text)| Send { fd: a.as_fd(), bytes: text.as_bytes() })
+                .map(|((a, _), text)| Send { fd: a.as_fd(), bytes: Whole(text.as_bytes()) })
                 .collect();
             sends.flush(&batch, |index, outcome| panic!("{index}: {outcome:?}"));
             for ((_, b), text) in pairs.iter().zip(&texts) {
@@ -95,7 +96,10 @@ mod tests {
             let pairs: Vec<_> = (0..50).map(|_| UnixStream::pair().unwrap()).collect();
             let bytes = b"0123456789";
             let batch: Vec<_> = (0..10_000)
-                .map(|n| Send { fd: pairs[n % 50].0.as_fd(), bytes: &bytes[n / 50 % 10..][..1] })
+                .map(|n| Send {
+                    fd: pairs[n % 50].0.as_fd(),
+                    bytes: Whole(&bytes[n / 50 % 10..][..1]),
+                })
                 .collect();
             sends.flush(&batch, |index, outcome| panic!("{index}: {outcome:?}"));
             for (_, b) in &pairs {
@@ -114,8 +118,10 @@ mod tests {
             let (c, mut d) = UnixStream::pair().unwrap();
             let large = vec![7_u8; 4 << 20];
             let mut told = Vec::new();
-            let batch =
-                [Send { fd: a.as_fd(), bytes: &large }, Send { fd: c.as_fd(), bytes: b"small" }];
+            let batch = [
+                Send { fd: a.as_fd(), bytes: Whole(&large) },
+                Send { fd: c.as_fd(), bytes: Whole(b"small") },
+            ];
             sends.flush(&batch, |index, outcome| told.push((index, outcome.unwrap())));
             assert_eq!(told.len(), 1);
             let (index, sent) = told[0];
@@ -125,14 +131,69 @@ mod tests {
             d.read_exact(&mut small).unwrap();
 
             told.clear();
-            let batch =
-                [Send { fd: a.as_fd(), bytes: b"more" }, Send { fd: c.as_fd(), bytes: b"small" }];
+            let batch = [
+                Send { fd: a.as_fd(), bytes: Whole(b"more") },
+                Send { fd: c.as_fd(), bytes: Whole(b"small") },
+            ];
             sends.flush(&batch, |index, outcome| told.push((index, outcome.unwrap())));
             assert_eq!(told, [(0, 0)], "a full socket takes nothing and says so");
 
             let mut got = vec![0; sent];
             b.read_exact(&mut got).unwrap();
             assert!(got.iter().all(|&byte| byte == 7));
+        }
+    }
+
+    /// Bytes in parts arrive in order, in a submit of several among which others have them in one piece.
+    #[test]
+    fn parts_arrive_one_behind_the_other() {
+        for mut sends in both() {
+            let pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().unwrap()).collect();
+            let texts: Vec<_> = (0..pairs.len()).map(|i| format!("message {i}")).collect();
+            let parts: Vec<_> = texts
+                .iter()
+                .map(|text| [b"<", text.as_bytes(), b"", b">"].map(IoSlice::new))
+                .collect();
+            let batch: Vec<_> = (0..pairs.len())
+                .map(|n| {
+                    let bytes =
+                        if n % 3 == 0 { Whole(texts[n].as_bytes()) } else { Parts(&parts[n]) };
+                    Send { fd: pairs[n].0.as_fd(), bytes }
+                })
+                .collect();
+            sends.flush(&batch, |index, outcome| panic!("{index}: {outcome:?}"));
+            drop(batch);
+            for (n, ((a, mut b), text)) in pairs.into_iter().zip(&texts).enumerate() {
+                drop(a);
+                let mut got = String::new();
+                b.read_to_string(&mut got).unwrap();
+                assert_eq!(got, if n % 3 == 0 { text.clone() } else { format!("<{text}>") });
+            }
+        }
+    }
+
+    /// As with one piece: a send of parts that falls short is told with its exact count.
+    #[test]
+    fn a_short_send_of_parts_and_a_full_socket_are_told() {
+        for mut sends in both() {
+            let (a, mut b) = UnixStream::pair().unwrap();
+            let (c, mut d) = UnixStream::pair().unwrap();
+            let large: Vec<_> = (0..4_u32 << 20).map(|n| n.to_be_bytes()[3]).collect();
+            let parts: Vec<_> = large.chunks(5_000).map(IoSlice::new).collect();
+            let mut told = Vec::new();
+            for _ in 0..2 {
+                let batch = [
+                    Send { fd: a.as_fd(), bytes: Parts(&parts) },
+                    Send { fd: c.as_fd(), bytes: Whole(b"small") },
+                ];
+                sends.flush(&batch, |index, outcome| told.push((index, outcome.unwrap())));
+            }
+            let [(0, sent), (0, 0)] = told[..] else { panic!("{told:?}") };
+            assert!(sent > 0 && sent < large.len());
+            let (mut got, mut small) = (vec![0; sent], [0; 10]);
+            b.read_exact(&mut got).unwrap();
+            d.read_exact(&mut small).unwrap();
+            assert_eq!((&got[..], &small), (&large[..sent], b"smallsmall"));
         }
     }
 
@@ -143,9 +204,12 @@ mod tests {
             let (c, _d) = UnixStream::pair().unwrap();
             drop(b);
             let mut told = Vec::new();
-            let batch = [Send { fd: a.as_fd(), bytes: b"x" }, Send { fd: c.as_fd(), bytes: b"y" }];
-            sends.flush(&batch, |index, outcome| told.push((index, outcome.is_err())));
-            assert_eq!(told, [(0, true)]);
+            let parts = [IoSlice::new(b"in"), IoSlice::new(b"parts")];
+            for bytes in [Whole(b"x"), Parts(&parts)] {
+                let batch = [Send { fd: a.as_fd(), bytes }, Send { fd: c.as_fd(), bytes }];
+                sends.flush(&batch, |index, outcome| told.push((index, outcome.is_err())));
+            }
+            assert_eq!(told, [(0, true), (0, true)]);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! System calls on one connection. None of them ever waits.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
 
 /// What one `recv(2)` brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,72 @@ pub struct Send<'a> {
     /// The socket.
     pub fd: BorrowedFd<'a>,
     /// What to send; stays where it is until the flush returns.
-    pub bytes: &'a [u8],
+    pub bytes: Bytes<'a>,
+}
+
+/// Bytes in one piece or in several.
+#[derive(Clone, Copy, Debug)]
+pub enum Bytes<'a> {
+    /// In one piece.
+    Whole(&'a [u8]),
+    /// At most [`PARTS_MAX`] pieces, one behind the other.
+    Parts(&'a [IoSlice<'a>]),
+}
+
+/// Most pieces that one send takes (UIO_MAXIOV of <linux/uio.h>).
+pub const PARTS_MAX: usize = 1024;
+
+impl Bytes<'_> {
+    /// Bytes in all pieces together.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.len(),
+            Self::Parts(parts) => parts.iter().map(|part| part.len()).sum(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Hands on all pieces without the first `skip` bytes, in order.
+    pub fn each_from(&self, mut skip: usize, mut take: impl FnMut(&[u8])) {
+        let mut rest = |bytes: &[u8]| {
+            take(&bytes[skip.min(bytes.len())..]);
+            skip = skip.saturating_sub(bytes.len());
+        };
+        match self {
+            Self::Whole(bytes) => rest(bytes),
+            Self::Parts(parts) => parts.iter().for_each(|part| rest(part)),
+        }
+    }
+
+    /// Sends as many of them as the socket takes now: 0 when it is full.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn send_to(&self, fd: impl AsFd) -> io::Result<usize> {
+        match self {
+            Self::Whole(bytes) => send(fd, bytes),
+            Self::Parts(parts) => {
+                let mut nothing = SendAncillaryBuffer::new(&mut []);
+                outcome(rustix::net::sendmsg(fd, parts, &mut nothing, FLAGS))
+            }
+        }
+    }
+}
+
+const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+
+fn outcome(sent: rustix::io::Result<usize>) -> io::Result<usize> {
+    match sent {
+        Ok(count) => Ok(count),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Sends as many of `bytes` as the socket takes now: 0 when it is full.
@@ -42,11 +107,7 @@ pub struct Send<'a> {
 /// # Errors
 /// The connection is broken.
 pub fn send(fd: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    match rustix::net::send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-        Ok(count) => Ok(count),
-        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
-        Err(error) => Err(error.into()),
-    }
+    outcome(rustix::net::send(fd, bytes, FLAGS))
 }
 
 /// What one `accept4(2)` brought.

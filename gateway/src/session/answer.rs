@@ -210,24 +210,24 @@ pub fn push_json(out: &mut Vec<u8>, message: &v1::Message) {
     frames::push(out, message);
 }
 
-/// The push of a message in a binary form. `body` is the encoded message, the same for every receiver;
-/// only the number of the push is this connection's own.
-pub fn push_binary(out: &mut Vec<u8>, wire: Wire, push_no: u64, body: &[u8]) {
+/// What the push of a message begins with in a binary form; the message itself, of `message_len` bytes and the same for
+/// every receiver, has to follow. Only the number of the push is this connection's own.
+pub fn push_binary_head(out: &mut Vec<u8>, wire: Wire, push_no: u64, message_len: usize) {
     use prost::encoding::{
         WireType, encode_key, encode_varint, encoded_len_varint, key_len, uint64,
     };
     // Field 1 of Push as a varint, field 2 as a length-delimited message: what prost would write,
     // without encoding the message again.
-    let message_len = key_len(2) + encoded_len_varint(body.len() as u64) + body.len();
-    let body_len = uint64::encoded_len(1, &push_no) + message_len;
-    let frame_len = codec::binary::encoded_len(Kind::Push, body_len);
-    framed(out, wire, Kind::Push, frame_len, |out| {
-        encode_varint(body_len as u64, out);
-        uint64::encode(1, &push_no, out);
-        encode_key(2, WireType::LengthDelimited, out);
-        encode_varint(body.len() as u64, out);
-        out.extend_from_slice(body);
-    });
+    let message_field_len = key_len(2) + encoded_len_varint(message_len as u64) + message_len;
+    let body_len = uint64::encoded_len(1, &push_no) + message_field_len;
+    if wire == Wire::BinaryMessage {
+        let frame_len = codec::binary::encoded_len(Kind::Push, body_len);
+        codec::ws::encode_header(out, codec::ws::Opcode::Binary, true, frame_len, None);
+    }
+    codec::binary::encode_header(out, Kind::Push, body_len);
+    uint64::encode(1, &push_no, out);
+    encode_key(2, WireType::LengthDelimited, out);
+    encode_varint(message_len as u64, out);
 }
 
 /// An event in a conversation.
@@ -322,11 +322,19 @@ mod tests {
         };
         for push_no in [1, 127, 128, u64::MAX] {
             let mut out = Vec::new();
-            push_binary(&mut out, Wire::BinaryStream, push_no, &message.encode_to_vec());
+            push_binary_head(&mut out, Wire::BinaryStream, push_no, message.encoded_len());
+            message.encode(&mut out).unwrap();
             let whole = v1::Push { push_no, message: Some(message.clone()) };
             let mut expected = Vec::new();
             codec::binary::encode(&mut expected, Kind::Push, &whole.encode_to_vec());
             assert_eq!(out, expected);
+
+            let mut framed = Vec::new();
+            push_binary_head(&mut framed, Wire::BinaryMessage, push_no, message.encoded_len());
+            message.encode(&mut framed).unwrap();
+            let mut expected = Vec::new();
+            codec::ws::encode_frame(&mut expected, codec::ws::Opcode::Binary, &out);
+            assert_eq!(framed, expected);
         }
     }
 

@@ -27,7 +27,7 @@ mod tests;
 use proto::error::close_code;
 
 pub use command::Command;
-pub use output::{Cause, Outputs, Verdict};
+pub use output::{Cause, InPlace, Outputs, Verdict};
 
 use crate::ids::ConnId;
 use bucket::Bucket;
@@ -190,10 +190,10 @@ impl Session {
         use codec::ws::{Event, Opcode, encode_frame};
         match event {
             Event::Text(text) if self.phase == Phase::Echo => {
-                encode_frame(&mut cx.out.bytes, Opcode::Text, text.as_bytes())
+                self.echo(cx, Opcode::Text, text.as_bytes())
             }
             Event::Binary(bytes) if self.phase == Phase::Echo => {
-                encode_frame(&mut cx.out.bytes, Opcode::Binary, bytes)
+                self.echo(cx, Opcode::Binary, bytes)
             }
             Event::Text(text) => self.on_text(cx, text),
             Event::Binary(bytes) => self.on_binary_message(cx, bytes),
@@ -208,6 +208,15 @@ impl Session {
                 encode_frame(&mut cx.out.bytes, Opcode::Close, &[]);
                 self.end(cx);
             }
+        }
+    }
+
+    #[inline]
+    fn echo(&self, cx: &mut Context<'_>, opcode: codec::ws::Opcode, payload: &[u8]) {
+        match self.transport {
+            Transport::Tcp | Transport::WebSocket => cx.out.send_back(opcode, payload),
+            // What is compressed has to be in one piece.
+            Transport::Deflated(_) => codec::ws::encode_frame(&mut cx.out.bytes, opcode, payload),
         }
     }
 

@@ -2,16 +2,17 @@
 //! finished is closed.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use proto::v1::UpstreamBatch;
 
 use super::drain::Drain;
-use super::outgoing::HeadIndex;
+use super::outgoing::{HeadIndex, Laid, Memory, Place, recycled};
 use super::stats;
 use super::turn::Shard;
 use crate::limits::ARENA_FLUSH_BYTES;
 use crate::net::poll_set::Token;
-use crate::net::sockets::{self, Send};
+use crate::net::sockets::{self, Bytes, Send};
 use crate::session::{Phase, answer};
 
 /// Receivers collected before a turn flushes early.
@@ -76,48 +77,55 @@ impl Shard {
             return;
         }
         let mut places = std::mem::take(&mut self.places);
-        self.outgoing.gather(&self.outputs.bytes, &mut places);
+        let mut arena = std::mem::take(&mut self.outputs.bytes);
+        let received = std::mem::take(&mut self.buffer);
+        let laid =
+            self.outgoing.lay_out(&Memory { arena: &arena, received: &received }, &mut places);
+        self.send_laid(&laid, &mut places);
+        self.outgoing.clear(laid.into_spare());
+        places.clear();
+        self.places = places;
+        self.buffer = received;
+        arena.clear();
+        // One large turn must not hold its memory for ever.
+        arena.shrink_to(2 * ARENA_FLUSH_BYTES);
+        self.outputs.bytes = arena;
+    }
+
+    fn send_laid(&mut self, laid: &Laid<'_>, places: &mut Vec<(Token, Place)>) {
         // A connection with a tail gets no send of its own: the tail goes first.
         places.retain(|(token, place)| {
             let Some(connection) = self.table.get_mut(*token) else { return false };
             connection.outgoing = HeadIndex::NONE;
             let Some(outbound) = &mut connection.outbound else { return true };
-            outbound.append(self.outgoing.bytes(&self.outputs.bytes, place));
+            laid.bytes(place).each_from(0, |bytes| outbound.append(bytes));
             false
         });
         let mut shorts = Vec::new();
-        {
-            let sockets = places.iter().filter_map(|(token, place)| {
-                let fd = std::os::fd::AsFd::as_fd(&self.table.get(*token)?.socket);
-                Some(Send { fd, bytes: self.outgoing.bytes(&self.outputs.bytes, place) })
-            });
-            let batch: Vec<_> = sockets.collect();
-            self.sends.flush(&batch, |index, outcome| shorts.push((index, outcome)));
-        }
+        let mut batch = recycled(std::mem::take(&mut self.batch));
+        batch.extend(places.iter().filter_map(|(token, place)| {
+            let fd = self.table.get(*token)?.socket.as_fd();
+            Some(Send { fd, bytes: laid.bytes(place) })
+        }));
+        self.sends.flush(&batch, |index, outcome| shorts.push((index, outcome)));
+        self.batch = recycled(batch);
         for (index, outcome) in shorts {
             if let Some((token, place)) = places.get(index) {
-                let bytes = self.outgoing.bytes(&self.outputs.bytes, place);
-                let rest = outcome.map(|sent| bytes[sent.min(bytes.len())..].to_vec());
-                self.keep_rest(*token, rest);
+                self.keep_rest(*token, laid.bytes(place), outcome);
             }
         }
-        places.clear();
-        self.places = places;
-        self.outgoing.clear();
-        self.outputs.bytes.clear();
-        // One large turn must not hold its memory for ever.
-        self.outputs.bytes.shrink_to(2 * ARENA_FLUSH_BYTES);
     }
 
     /// A send fell short: the rest waits until there is room.
-    fn keep_rest(&mut self, token: Token, rest: io::Result<Vec<u8>>) {
+    fn keep_rest(&mut self, token: Token, bytes: Bytes<'_>, sent: io::Result<usize>) {
         let Some(connection) = self.table.get_mut(token) else { return };
-        let Ok(rest) = rest else {
+        let Ok(sent) = sent else {
             // The next receive sees the end and does what is due.
             connection.receive_put_off = true;
             return self.receive_put_off(token);
         };
-        connection.outbound.get_or_insert_default().append(&rest);
+        let outbound = connection.outbound.get_or_insert_default();
+        bytes.each_from(sent, |bytes| outbound.append(bytes));
         self.watch_writable(token, true);
     }
 

@@ -10,8 +10,10 @@ use proto::v1::{
 };
 
 use super::early::Missed;
+use super::outgoing::Source;
 use super::stats;
 use super::turn::Shard;
+use crate::limits::LEFT_IN_PLACE_BYTES;
 use crate::net::poll_set::Token;
 use crate::session::{Phase, Wire, answer};
 
@@ -33,7 +35,37 @@ struct Encoded {
     json: Option<Range<usize>>,
     /// The same, compressed.
     deflated: Option<Range<usize>>,
-    body: Option<Vec<u8>>,
+    binary: Option<Body>,
+}
+
+/// The bytes of one message in the binary form, without what is each push's own.
+enum Body {
+    /// Short: copied behind the head of each push.
+    Short(Vec<u8>),
+    /// Long: in the arena, once for all receivers.
+    Long(Range<usize>),
+}
+
+impl Body {
+    fn encode(arena: &mut Vec<u8>, message: &Message) -> Self {
+        if message.encoded_len() < LEFT_IN_PLACE_BYTES {
+            return Self::Short(message.encode_to_vec());
+        }
+        Self::Long(appended(arena, |out| {
+            // Writing to a Vec cannot fail.
+            let _ = message.encode(out);
+        }))
+    }
+}
+
+impl Encoded {
+    /// A flush emptied the arena.
+    fn arena_emptied(&mut self) {
+        (self.json, self.deflated) = (None, None);
+        if matches!(self.binary, Some(Body::Long(_))) {
+            self.binary = None;
+        }
+    }
 }
 
 impl Shard {
@@ -61,8 +93,7 @@ impl Shard {
             let token = Token { slot: target.slot, generation: target.generation };
             self.push_to(token, message, &mut encoded);
             if self.outputs.bytes.is_empty() {
-                // An early flush emptied the arena.
-                (encoded.json, encoded.deflated) = (None, None);
+                encoded.arena_emptied();
             }
         }
     }
@@ -80,7 +111,8 @@ impl Shard {
             if connection.outbound.is_none() && collected + message.content.len() > room {
                 // What this turn has not sent yet says nothing about the reader; what a socket does not take does.
                 self.flush_sends();
-                (encoded.json, encoded.deflated, collected) = (None, None, 0);
+                encoded.arena_emptied();
+                collected = 0;
                 let Some(connection) = self.table.get_mut(token) else { return };
                 connection
             } else {
@@ -107,15 +139,27 @@ impl Shard {
                 .json
                 .get_or_insert_with(|| appended(arena, |out| answer::push_json(out, message)))
                 .clone(),
-            // A push in a binary form has a number of its own: there is nothing to share, and it is not
-            // compressed for each receiver.
+            // A push in a binary form has a number of its own, and is not compressed for each receiver.
             (wire, _) => {
-                let body = encoded.body.get_or_insert_with(|| message.encode_to_vec());
+                let body = encoded.binary.get_or_insert_with(|| Body::encode(arena, message));
                 let push_no = connection.session.next_push_no();
-                appended(arena, |out| answer::push_binary(out, wire, push_no, body))
+                let start = arena.len();
+                match body {
+                    Body::Short(body) => {
+                        answer::push_binary_head(arena, wire, push_no, body.len());
+                        arena.extend_from_slice(body);
+                        start..arena.len()
+                    }
+                    Body::Long(body) => {
+                        answer::push_binary_head(arena, wire, push_no, body.len());
+                        let head = start..arena.len();
+                        self.outgoing.add(&mut connection.outgoing, token, Source::Arena, head);
+                        body.clone()
+                    }
+                }
             }
         };
-        self.outgoing.add(&mut connection.outgoing, token, range);
+        self.outgoing.add(&mut connection.outgoing, token, Source::Arena, range);
         stats::add(&self.stats.pushes, 1);
         self.flush_if_full();
     }
@@ -214,7 +258,7 @@ impl Shard {
         write(arena, wire);
         connection.session.compress(self.deflate.as_deref_mut(), arena, start);
         let range = start..arena.len();
-        self.outgoing.add(&mut connection.outgoing, token, range);
+        self.outgoing.add(&mut connection.outgoing, token, Source::Arena, range);
         self.flush_if_full();
     }
 }

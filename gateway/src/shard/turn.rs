@@ -22,7 +22,7 @@ use crate::mailbox::{Mailbox, Order};
 use crate::net::capacity::HandedOver;
 use crate::net::poll_set::{PollSet, Readiness, Token};
 use crate::net::sends::Sends;
-use crate::net::sockets::{self, Received};
+use crate::net::sockets::{self, Received, Send};
 use crate::session::deflate::Deflate;
 use crate::session::rules::Rules;
 use crate::session::{Cause, Context, Outputs, Phase, Session, Verdict};
@@ -47,6 +47,8 @@ pub(super) struct Shard {
     pub(super) deflate: Option<Box<Deflate>>,
     pub(super) outgoing: Outgoing,
     pub(super) places: Vec<(Token, Place)>,
+    /// Kept from turn to turn for its memory alone.
+    pub(super) batch: Vec<Send<'static>>,
     pub(super) closing: Vec<Token>,
     pub(super) listener: Option<TcpListener>,
     pub(super) door: Door,
@@ -87,6 +89,9 @@ impl Shard {
         let poll = PollSet::new(EVENTS_PER_TURN)?;
         poll.add(&parts.listener, LISTENER)?;
         poll.add(&*parts.mailbox, MAILBOX)?;
+        let buffer = vec![0; RECV_BUFFER_BYTES].into_boxed_slice();
+        let start = buffer.as_ptr().addr();
+        let receive_buffer = start..start + buffer.len();
         Ok(Self {
             deflate: parts.rules.deflate.as_ref().map(|config| Box::new(Deflate::new(config))),
             index: parts.index,
@@ -95,9 +100,10 @@ impl Shard {
             sends: parts.sends,
             table: Table::new(),
             wheel: Wheel::new(TICK_MS),
-            outputs: Outputs::default(),
+            outputs: Outputs { receive_buffer, ..Outputs::default() },
             outgoing: Outgoing::default(),
             places: Vec::new(),
+            batch: Vec::new(),
             closing: Vec::new(),
             listener: Some(parts.listener),
             door: Door::new(parts.door),
@@ -109,7 +115,7 @@ impl Shard {
             drain: Drain::No,
             early: Early::default(),
             unreported: Vec::new(),
-            buffer: vec![0; RECV_BUFFER_BYTES].into_boxed_slice(),
+            buffer,
             ready: Vec::with_capacity(EVENTS_PER_TURN),
             again: Vec::new(),
             accept_again: false,
@@ -200,8 +206,7 @@ impl Shard {
                 if phase == Phase::Open {
                     connection.is_alive(self.now_ms);
                 }
-                let buffer = std::mem::take(&mut self.buffer);
-                self.buffer = self.feed(event.token, buffer, count);
+                self.feed(event.token, count);
             }
         }
     }
@@ -219,21 +224,33 @@ impl Shard {
         }
     }
 
-    fn feed(&mut self, token: Token, mut buffer: Box<[u8]>, count: usize) -> Box<[u8]> {
-        self.with_session(token, |session, cx| session.on_bytes(cx, &mut buffer[..count]));
-        buffer
+    /// `count` bytes were received.
+    fn feed(&mut self, token: Token, count: usize) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.run_session(token, |session, cx| session.on_bytes(cx, &mut buffer[..count]));
+        self.buffer = buffer;
+        if self.outgoing.refers_to_received() {
+            self.flush_sends();
+        }
+        self.obey_verdict(token);
     }
 
-    /// Lets a session work and takes in what comes out of it. The one way to a session.
+    /// Lets a session work and takes in what comes out of it.
     pub(super) fn with_session(
         &mut self,
         token: Token,
         work: impl FnOnce(&mut Session, &mut Context<'_>),
     ) {
+        self.run_session(token, work);
+        self.obey_verdict(token);
+    }
+
+    /// The one way to a session. [`Self::obey_verdict`] has to follow.
+    fn run_session(&mut self, token: Token, work: impl FnOnce(&mut Session, &mut Context<'_>)) {
+        self.outputs.verdict = Verdict::Stay;
         let Some(connection) = self.table.get_mut(token) else { return };
         let id = ConnId { shard: self.index, slot: token.slot, generation: token.generation };
         let start = self.outputs.bytes.len();
-        self.outputs.verdict = Verdict::Stay;
         self.outputs.debt_ms = u32::from(connection.debt_ms);
         self.outputs.login_delay_ms = self.door.login_delay_ms(token.slot);
         let phase = connection.session.phase();
@@ -257,9 +274,11 @@ impl Shard {
         if self.outputs.bytes.len() > start {
             let deflate = self.deflate.as_deref_mut();
             connection.session.compress(deflate, &mut self.outputs.bytes, start);
-            let end = self.outputs.bytes.len();
-            self.outgoing.add(&mut connection.outgoing, token, start..end);
+            self.outgoing.add_written(&mut connection.outgoing, token, start, &mut self.outputs);
         }
+    }
+
+    fn obey_verdict(&mut self, token: Token) {
         match self.outputs.verdict {
             Verdict::Stay => {}
             Verdict::Close => self.start_closing(token),

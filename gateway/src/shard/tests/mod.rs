@@ -4,6 +4,7 @@ mod admission;
 mod deflate;
 mod delivery;
 mod hostile;
+mod in_place;
 mod life;
 
 use std::io::{Read, Write};
