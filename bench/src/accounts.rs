@@ -1,15 +1,17 @@
 //! What a phase of a measurement cost: accounts read before and after it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::machine;
+use crate::machine::IdleSource;
 use crate::process::Observed;
 
 /// Accounts at one moment, in nanoseconds.
 #[derive(Debug)]
 pub struct Accounts {
+    /// When the core's account was read.
+    at: Instant,
     server: u64,
     client: u64,
     /// How long the server's core has been idle, if that is of interest.
@@ -22,11 +24,27 @@ impl Accounts {
     /// # Errors
     /// When the server is gone or there is no such core.
     pub fn read(server: &Observed, server_core: Option<usize>) -> anyhow::Result<Self> {
-        Ok(Self {
-            server: server.cpu_ns()?,
-            client: Observed::this().cpu_ns()?,
-            core_idle: server_core.map(machine::core_idle_ns).transpose()?,
-        })
+        Self::read_from(server, server_core.map(|core| (IdleSource::Ticks, core)))
+    }
+
+    /// The same with the core's idle time from the source named.
+    ///
+    /// # Errors
+    /// When the server is gone or the source does not tell of that core.
+    pub fn read_from(
+        server: &Observed,
+        server_core: Option<(IdleSource, usize)>,
+    ) -> anyhow::Result<Self> {
+        let core_idle = server_core.map(|(source, core)| source.idle_ns(core)).transpose()?;
+        let at = Instant::now();
+        let (server, client) = (server.cpu_ns()?, Observed::this().cpu_ns()?);
+        Ok(Self { at, server, client, core_idle })
+    }
+
+    /// The time from this reading to a later one.
+    #[must_use]
+    pub fn until(&self, later: &Self) -> Duration {
+        later.at.saturating_duration_since(self.at)
     }
 
     /// What was spent in the time `wall` that ends `now`.
@@ -62,10 +80,14 @@ mod tests {
 
     const WALL: Duration = Duration::from_nanos(100);
 
+    fn accounts(server: u64, client: u64, core_idle: Option<u64>) -> Accounts {
+        Accounts { at: Instant::now(), server, client, core_idle }
+    }
+
     #[test]
     fn a_phase_costs_the_difference_of_two_readings() {
-        let before = Accounts { server: 10, client: 5, core_idle: Some(1_000) };
-        let now = Accounts { server: 70, client: 25, core_idle: Some(1_030) };
+        let before = accounts(10, 5, Some(1_000));
+        let now = accounts(70, 25, Some(1_030));
         let spent = before.spent(&now, WALL).unwrap();
         assert_eq!(spent, Cpu { server_ns: 60, client_ns: 20, core_ns: Some(70) });
         let without = Accounts { core_idle: None, ..now };
@@ -74,8 +96,8 @@ mod tests {
 
     #[test]
     fn a_thread_that_took_its_account_with_it_is_told() {
-        let before = Accounts { server: 10, client: 5, core_idle: None };
-        let now = Accounts { server: 9, client: 5, core_idle: None };
+        let before = accounts(10, 5, None);
+        let now = accounts(9, 5, None);
         let refusal = before.spent(&now, WALL).unwrap_err().to_string();
         assert!(refusal.contains("thread ended"), "{refusal}");
     }
@@ -83,8 +105,8 @@ mod tests {
     /// Idle time is told in ticks: a phase shorter than one may seem to have been idle for longer than it was.
     #[test]
     fn a_core_idle_for_longer_than_the_phase_did_nothing() {
-        let before = Accounts { server: 1, client: 1, core_idle: Some(0) };
-        let now = Accounts { server: 1, client: 1, core_idle: Some(10_000_000) };
+        let before = accounts(1, 1, Some(0));
+        let now = accounts(1, 1, Some(10_000_000));
         assert_eq!(before.spent(&now, WALL).unwrap().core_ns, Some(0));
     }
 }

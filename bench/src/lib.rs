@@ -7,6 +7,7 @@
 //! * [`client`]: a closed-loop echo client on one thread, over raw TCP, WebSocket or the
 //!   chat server's own heartbeat.
 //! * [`fanout`]: one sender, many receivers, every delivery checked.
+//! * [`turns`]: a client that measures when it is told to, line by line.
 //! * [`establish`]: connections as fast as one thread can open them, and tokens to log in with.
 //!
 //! The binaries `echo_client`, `fanout_client` and `establish_client` put them together and write
@@ -19,3 +20,4 @@ pub mod fanout;
 pub mod growth;
 pub mod machine;
 pub mod process;
+pub mod turns;

@@ -2,11 +2,14 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
-use common::{report, serve, unit};
+use common::{Running, report, serve, unit};
+use serde_json::Value;
 
 /// Runs the client with few connections.
 fn client(address: &str, pid: u32, more: &[&str]) -> Output {
@@ -53,6 +56,101 @@ fn the_unit_is_measured() {
     let rate = 20_000.0 / (number("wall_ms") / 1e3);
     assert!((rate - number("messages_per_s")).abs() < rate * 0.01);
     assert!(report["memory"]["start"]["rss_bytes"].as_u64() > Some(0));
+}
+
+/// Runs the client with standard input and lets it take its turns.
+fn in_turns(input: &str, address: &str, pid: u32, more: &[&str]) -> Output {
+    let mut client = Command::new(env!("CARGO_BIN_EXE_echo_client"))
+        .args(["--slices", "--connect", address, "--pid", &pid.to_string(), "--connections", "40"])
+        .args(["--outstanding", "10", "--warmup", "200", "--slice-warmup", "100"])
+        .args(more)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A client that refuses a line does not read on.
+    let _ = client.stdin.take().unwrap().write_all(input.as_bytes());
+    client.wait_with_output().unwrap()
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn slices_are_measured_turn_by_turn_until_the_input_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, server) = unit(&folder, "epoll_echo");
+    let core = ["--server-core", "0", "--first-number", "14000"];
+    let output = in_turns("5000\n20000\n", &address, server.0.id(), &core);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let [ready, first, second] = &lines(&output)[..] else { panic!("{output:?}") };
+    assert!(ready["connect_ms"].as_f64() > Some(0.0));
+    assert!(ready["idle_step_ns"].as_u64() > Some(0));
+    for (slice, messages) in [(first, 5_000.0), (second, 20_000.0)] {
+        let number = |key: &str| slice[key].as_f64().unwrap_or_else(|| panic!("{key} in {slice}"));
+        assert_eq!(number("messages"), messages);
+        assert!(number("p50_us") > 0.0 && number("p50_us") <= number("p99_us"));
+        // Little's law: the flow neither begins nor ends within a slice.
+        let under_way = number("mean_us") * messages / (number("wall_ms") * 1e3);
+        assert!((9.0..=11.0).contains(&under_way), "{under_way} messages under way on average");
+        let all = number("wall_ms") * 1e6 / messages;
+        let cost = number("server_core_ns_per_message");
+        assert!((0.0..=all).contains(&cost), "{cost} of {all}");
+    }
+}
+
+#[test]
+fn a_client_between_its_turns_is_blocked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, server) = unit(&folder, "epoll_echo");
+    let mut client = Command::new(env!("CARGO_BIN_EXE_echo_client"))
+        .args(["--slices", "--connect", &address, "--pid", &server.0.id().to_string()])
+        .args(["--connections", "40", "--outstanding", "10", "--warmup", "200"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Running)
+        .unwrap();
+    let mut output = BufReader::new(client.0.stdout.take().unwrap());
+    let mut input = client.0.stdin.take().unwrap();
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    let switches = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", client.0.id())).unwrap();
+        let counts = status.lines().filter(|line| line.contains("ctxt_switches"));
+        counts.map(String::from).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        input.write_all(b"1000\n").unwrap();
+        line.clear();
+        output.read_line(&mut line).unwrap();
+        assert!(line.contains("\"messages\":1000"), "{line}");
+        // It has answered and is about to read.
+        sleep(Duration::from_millis(100));
+        let before = switches();
+        sleep(Duration::from_millis(300));
+        assert_eq!(switches(), before, "it ran while it had nothing to do");
+    }
+    drop(input);
+    assert!(client.0.wait().unwrap().success());
+}
+
+#[test]
+fn a_turn_that_is_no_number_ends_the_client() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, server) = unit(&folder, "epoll_echo");
+    for wrong in ["many", "0", ""] {
+        let output = in_turns(&format!("1000\n{wrong}\n"), &address, server.0.id(), &[]);
+        assert!(!output.status.success(), "{wrong:?}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(&format!("{wrong:?} on standard input")), "{error}");
+        assert_eq!(lines(&output).len(), 2, "ready and the slice before it");
+    }
+    let output = in_turns("", &address, server.0.id(), &["--messages", "5"]);
+    assert!(!output.status.success(), "a slice's messages come by its turn");
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //! Phases: memory at the start; the warm connections and their exchanges; the other connections,
 //! memory around each step; warm-up and measured exchanges, memory after. CPU is that of the
 //! measured exchanges alone: of all that ran on the server's core, and of the server as charged.
+//!
+//! With `--slices` it connects, warms up, writes one line and then waits for turns on standard input; each is a slice of
+//! messages and gets one line of JSON. So many servers can be measured side by side, each with a client of its own.
 
 use std::fs;
 use std::io::Write;
@@ -13,11 +16,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bench::accounts::{Accounts, Cpu};
-use bench::client::{Client, Order, Phase, Protocol, Target};
+use bench::client::{Client, Order, Protocol, Slice, Target};
 use bench::growth::{self, Reading};
-use bench::machine;
+use bench::machine::{self, IdleSource};
 use bench::process::{Memory, Observed};
+use bench::turns;
 use clap::Parser;
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 /// Closed-loop echo client, pinned to one core.
@@ -75,6 +80,16 @@ struct Args {
     /// File for the result; standard output when left out.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Number of the first connection. Clients that run at the same time need ranges of their own: from the number
+    /// follows which of this machine's addresses a connection comes from.
+    #[arg(long, default_value_t = 0)]
+    first_number: usize,
+    /// Measure when told to: a line of standard input is the number of messages of a slice. Memory is not measured.
+    #[arg(long, conflicts_with_all = ["messages", "warm_connections", "steps", "settle_ms", "json"])]
+    slices: bool,
+    /// Messages at the start of each slice that are not counted.
+    #[arg(long, default_value_t = 2_000, requires = "slices")]
+    slice_warmup: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,13 +106,9 @@ struct MemoryReport {
     after_bytes_per_connection: f64,
 }
 
+/// What some messages showed and cost.
 #[derive(Debug, Serialize)]
-struct Report {
-    protocol: String,
-    connections: usize,
-    outstanding: usize,
-    payload_bytes: usize,
-    connect_ms: f64,
+struct Figures {
     messages: u64,
     wall_ms: f64,
     messages_per_s: f64,
@@ -113,11 +124,33 @@ struct Report {
     client_busy: f64,
     /// What was done on the server's core, by whomever, for one message; with `--server-core`.
     server_core_ns_per_message: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    protocol: String,
+    connections: usize,
+    outstanding: usize,
+    payload_bytes: usize,
+    connect_ms: f64,
+    #[serde(flatten)]
+    figures: Figures,
     memory: MemoryReport,
+}
+
+/// The first line with `--slices`.
+#[derive(Debug, Serialize)]
+struct Ready {
+    connect_ms: f64,
+    /// The step in which the idle time of the server's core is told; with `--server-core`.
+    idle_step_ns: Option<u64>,
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if args.slices {
+        return slices(&args);
+    }
     let report = serde_json::to_string_pretty(&run(&args)?)? + "\n";
     match &args.json {
         Some(path) => {
@@ -127,10 +160,8 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-fn run(args: &Args) -> anyhow::Result<Report> {
-    if args.warm_connections >= args.connections {
-        bail!("--warm-connections must be below --connections");
-    }
+/// A client without connections, on its core, and where it is to connect.
+fn prepare(args: &Args) -> anyhow::Result<(Client, Target)> {
     if let Some(core) = args.core {
         machine::pin_to_core(core)?;
     }
@@ -139,11 +170,17 @@ fn run(args: &Args) -> anyhow::Result<Report> {
         address: args.connect,
         protocol: args.protocol,
         path: args.path.clone(),
-        first_number: 0,
+        first_number: args.first_number,
     };
-    let settle = Duration::from_millis(args.settle_ms);
+    Ok((Client::new(&target, args.payload, args.order)?, target))
+}
+
+fn run(args: &Args) -> anyhow::Result<Report> {
+    if args.warm_connections >= args.connections {
+        bail!("--warm-connections must be below --connections");
+    }
+    let (mut client, target) = prepare(args)?;
     let server = Observed::new(args.pid);
-    let mut client = Client::new(&target, args.payload, args.order)?;
     let start = server.memory()?;
     warm_up(args, &mut client, &target)?;
     let (steps, connecting) = open(args, &mut client, &target, &server)?;
@@ -156,7 +193,7 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     let phase = client.exchange(args.messages, args.outstanding)?;
     let now = Accounts::read(&server, args.server_core)?;
     let cpu = before.spent(&now, phase.wall)?;
-    sleep(settle);
+    sleep(Duration::from_millis(args.settle_ms));
     let after = server.memory()?;
     let idle_bytes_per_connection = growth::per_connection(&steps);
     let added = after.anonymous_bytes as f64 - idle.anonymous_bytes as f64;
@@ -169,7 +206,39 @@ fn run(args: &Args) -> anyhow::Result<Report> {
         idle_bytes_per_connection,
         after_bytes_per_connection,
     };
-    Ok(report(args, connecting, &phase, &cpu, memory))
+    Ok(Report {
+        protocol: format!("{:?}", args.protocol).to_lowercase(),
+        connections: args.connections,
+        outstanding: args.outstanding,
+        payload_bytes: args.payload,
+        connect_ms: connecting.as_secs_f64() * 1e3,
+        figures: figures(&phase.latency_ns, phase.wall, &cpu),
+        memory,
+    })
+}
+
+/// Connects, warms up, says so, and takes its turns.
+fn slices(args: &Args) -> anyhow::Result<()> {
+    let (mut client, target) = prepare(args)?;
+    let server = Observed::new(args.pid);
+    let started = Instant::now();
+    client.connect(&target, args.connections)?;
+    let connect_ms = started.elapsed().as_secs_f64() * 1e3;
+    if args.warmup > 0 {
+        client.exchange(args.warmup, args.outstanding)?;
+    }
+    let core = args.server_core.map(|core| (IdleSource::finest(core), core));
+    let mut output = std::io::stdout().lock();
+    let idle_step_ns = core.map(|(source, _)| source.step_ns());
+    turns::say(&mut output, &Ready { connect_ms, idle_step_ns })?;
+    turns::take(std::io::stdin().lock(), output, |messages| {
+        let (warmup, outstanding) = (args.slice_warmup, args.outstanding);
+        let slice = Slice { warmup, messages, outstanding };
+        let window = client.slice(slice, || Accounts::read_from(&server, core))?;
+        let wall = window.before.until(&window.after);
+        let cpu = window.before.spent(&window.after, wall)?;
+        Ok(figures(&window.latency_ns, wall, &cpu))
+    })
 }
 
 fn warm_up(args: &Args, client: &mut Client, target: &Target) -> anyhow::Result<()> {
@@ -207,34 +276,23 @@ fn open(
     Ok((readings, connecting))
 }
 
-fn report(
-    args: &Args,
-    connecting: Duration,
-    phase: &Phase,
-    cpu: &Cpu,
-    memory: MemoryReport,
-) -> Report {
-    let wall_ns = phase.wall.as_nanos() as f64;
-    let messages = phase.messages as f64;
+/// What the messages in `latency_ns` cost, answered within `wall`.
+fn figures(latency_ns: &Histogram<u64>, wall: Duration, cpu: &Cpu) -> Figures {
+    let wall_ns = wall.as_nanos() as f64;
+    let messages = latency_ns.len() as f64;
     let us = |ns: u64| ns as f64 / 1e3;
-    Report {
-        protocol: format!("{:?}", args.protocol).to_lowercase(),
-        connections: args.connections,
-        outstanding: args.outstanding,
-        payload_bytes: args.payload,
-        connect_ms: connecting.as_secs_f64() * 1e3,
-        messages: phase.messages,
+    Figures {
+        messages: latency_ns.len(),
         wall_ms: wall_ns / 1e6,
         messages_per_s: messages / wall_ns * 1e9,
-        mean_us: phase.latency_ns.mean() / 1e3,
-        p50_us: us(phase.latency_ns.value_at_quantile(0.5)),
-        p99_us: us(phase.latency_ns.value_at_quantile(0.99)),
-        max_us: us(phase.latency_ns.max()),
+        mean_us: latency_ns.mean() / 1e3,
+        p50_us: us(latency_ns.value_at_quantile(0.5)),
+        p99_us: us(latency_ns.value_at_quantile(0.99)),
+        max_us: us(latency_ns.max()),
         server_cpu_ns_per_message: cpu.server_ns as f64 / messages,
         client_cpu_ns_per_message: cpu.client_ns as f64 / messages,
         server_busy: cpu.core_ns.unwrap_or(cpu.server_ns) as f64 / wall_ns,
         client_busy: cpu.client_ns as f64 / wall_ns,
         server_core_ns_per_message: cpu.core_ns.map(|core| core as f64 / messages),
-        memory,
     }
 }

@@ -106,11 +106,26 @@ impl Client {
     /// # Errors
     /// When an answer is wrong, a connection ends, or nothing is answered for 20 s.
     pub fn exchange(&mut self, messages: u64, outstanding: usize) -> anyhow::Result<Phase> {
+        let mut latency_ns = latencies()?;
+        let started = Instant::now();
+        self.run(messages, outstanding, |_, took_ns| {
+            latency_ns.saturating_record(took_ns);
+            Ok(())
+        })?;
+        Ok(Phase { messages, wall: started.elapsed(), latency_ns })
+    }
+
+    /// Exchanges `messages` messages and tells `answered` of each answer: how many there are by now, and how long this
+    /// one took, in nanoseconds.
+    pub(super) fn run(
+        &mut self,
+        messages: u64,
+        outstanding: usize,
+        mut answered: impl FnMut(u64, u64) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         if outstanding == 0 || outstanding > self.connections.len() {
             bail!("{outstanding} outstanding messages need as many connections and at least one");
         }
-        let mut latency_ns = Histogram::<u64>::new_with_bounds(1, HIGHEST_NS, 3)?;
-        let started = Instant::now();
         let mut sent = 0;
         while sent < messages.min(outstanding as u64) {
             self.send_next()?;
@@ -131,14 +146,14 @@ impl Client {
                     continue;
                 }
                 done += 1;
-                latency_ns.saturating_record(nanoseconds(self.connections[index].sent_at));
+                answered(done, nanoseconds(self.connections[index].sent_at))?;
                 if sent < messages {
                     self.send_next()?;
                     sent += 1;
                 }
             }
         }
-        Ok(Phase { messages, wall: started.elapsed(), latency_ns })
+        Ok(())
     }
 
     fn send_next(&mut self) -> anyhow::Result<()> {
@@ -184,6 +199,11 @@ impl Client {
         }
         Ok(complete)
     }
+}
+
+/// An empty histogram of latencies in nanoseconds.
+pub(super) fn latencies() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, HIGHEST_NS, 3)?)
 }
 
 fn nanoseconds(since: Instant) -> u64 {

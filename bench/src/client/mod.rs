@@ -6,12 +6,14 @@
 
 mod closed_loop;
 mod connect;
+mod slice;
 mod wire;
 
 pub(crate) use closed_loop::send_all;
 pub use closed_loop::{Client, Order, Phase};
 pub use connect::Target;
 pub(crate) use connect::{open_with, receive};
+pub use slice::{Slice, Window};
 pub use wire::{Protocol, SMALLEST_PAYLOAD_BYTES};
 
 /// A small generator of pseudo-random numbers (xorshift64*): the load needs speed and

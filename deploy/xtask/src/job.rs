@@ -70,7 +70,7 @@ pub(crate) fn run(
     mut on_line: impl FnMut(Line),
 ) -> anyhow::Result<Ending> {
     let deadline = Instant::now() + limit;
-    let mut child = spawn(command)?;
+    let mut child = spawn(command, Stdio::null())?;
     let lines = read_lines(&mut child);
     let mut group = Group::of(&child);
     let mut open = true;
@@ -106,16 +106,18 @@ pub(crate) fn run(
 /// piped.
 pub(crate) fn spawn_piped(command: &mut Command) -> anyhow::Result<Child> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    spawn(command)
+    spawn(command, Stdio::null())
 }
 
-fn spawn(command: &mut Command) -> anyhow::Result<Child> {
+/// The same with standard input piped as well.
+pub(crate) fn spawn_all_piped(command: &mut Command) -> anyhow::Result<Child> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    spawn(command, Stdio::piped())
+}
+
+fn spawn(command: &mut Command, input: Stdio) -> anyhow::Result<Child> {
     let program = command.get_program().to_string_lossy().into_owned();
-    command
-        .stdin(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("cannot start {program}"))
+    command.stdin(input).process_group(0).spawn().with_context(|| format!("cannot start {program}"))
 }
 
 /// Reads both piped streams on threads of their own. The channel ends when both streams do.

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use super::candidates::{Builder, Echo};
 use super::instrument::{Instrument, Report, Subject, gateway_echo, unit};
 use super::series::{Budget, Column, Series};
-use super::{Common, Load, host};
+use super::{Common, Load, host, slices};
 use crate::build::ECHO_CLIENT;
 use crate::interrupt::Interrupt;
 use crate::pinned::raise_file_limit;
@@ -24,17 +24,28 @@ pub(super) struct Args {
     pub(super) common: Common,
     #[command(flatten)]
     pub(super) load: Load,
-    /// Measurements of each candidate.
-    #[arg(long, default_value_t = 7)]
+    /// Keep all servers open at once and let them take turns in short slices. The ratios scatter less; memory is not
+    /// measured.
+    #[arg(long)]
+    slices: bool,
+    /// Messages at the start of each slice that are not counted.
+    #[arg(long, default_value_t = 2_000, requires = "slices")]
+    pub(super) slice_warmup: u64,
+    /// Rounds of slices after which all servers are started afresh: one and the same program costs some hundredths more or
+    /// less from start to start, and keeps to that while it stays open.
+    #[arg(long, default_value_t = 4, requires = "slices")]
+    pub(super) reopen: usize,
+    /// Measurements of each candidate (with --slices 40).
+    #[arg(long, default_value_t = 7, default_value_if("slices", "true", "40"))]
     pub(super) rounds: usize,
-    /// Measured messages a measurement.
-    #[arg(long, default_value_t = 150_000)]
-    messages: u64,
-    /// Messages before the measured ones.
-    #[arg(long, default_value_t = 30_000)]
-    warmup: u64,
+    /// Measured messages a measurement (with --slices 30000).
+    #[arg(long, default_value_t = 150_000, default_value_if("slices", "true", "30000"))]
+    pub(super) messages: u64,
+    /// Messages before the measured ones (with --slices 100000, once).
+    #[arg(long, default_value_t = 30_000, default_value_if("slices", "true", "100000"))]
+    pub(super) warmup: u64,
     /// Quiet time before memory is read, in milliseconds.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, conflicts_with = "slices")]
     settle_ms: u64,
     /// Who is measured against the unit; all but the unit itself when left out.
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -45,7 +56,7 @@ pub(super) struct Args {
     /// Put a pair of virtual Ethernet devices between server and client, so that the client's half of the work is done on
     /// the client's core, and compare all that is done on the server's. Needs root.
     #[arg(long)]
-    link: bool,
+    pub(super) link: bool,
 }
 
 /// A column of the table.
@@ -100,7 +111,7 @@ const COLUMNS: &[Figure] = &[
 
 const GATEWAY: &str = "gateway echo";
 
-const BUDGETS: &[Budget] = &[
+pub(super) const BUDGETS: &[Budget] = &[
     Budget { name: "P2", who: GATEWAY, by: "unit", at_most: 0.85 },
     Budget { name: "P3", who: GATEWAY, by: "uws", at_most: 0.80 },
     Budget { name: "P3", who: GATEWAY, by: "fastwebsockets", at_most: 0.65 },
@@ -112,8 +123,8 @@ const BUDGETS: &[Budget] = &[
 /// # Errors
 /// When something of ours does not build or a server answers wrongly.
 pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Result<()> {
-    if args.rounds == 0 {
-        bail!("--rounds must be at least 1");
+    if args.rounds == 0 || args.messages == 0 || args.reopen == 0 {
+        bail!("--rounds, --messages and --reopen must be at least 1");
     }
     raise_file_limit()?;
     let instrument = Instrument::build(repo, ECHO_CLIENT, &args.common, interrupt)?;
@@ -128,6 +139,11 @@ pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Re
     let notes = lineup.notes();
     let subjects = [vec![unit], lineup.subjects].concat();
     let instrument = if args.link { instrument.over_link()? } else { instrument };
+    if args.slices {
+        let text = slices::measure(args, &instrument, subjects, interrupt)?;
+        let text = host::head(slices::title(args), repo) + &text + &notes;
+        return host::publish(repo, "echo-slices", &text, args.common.dry_run);
+    }
     let options = options(args);
     let series = Series::measure(subjects, COLUMNS, args.rounds, |subject| {
         instrument.measure(subject, &options)

@@ -153,6 +153,18 @@ impl<'a> Instrument<'a> {
         subject: &Subject,
         work: impl FnOnce(&Server) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
+        let mut server = self.start(subject)?;
+        let outcome = work(&server);
+        let outcome = outcome.with_context(|| format!("{}{}", subject.name, server.tail()))?;
+        end(server, subject)?;
+        Ok(outcome)
+    }
+
+    /// Starts the subject on its core.
+    ///
+    /// # Errors
+    /// When it does not start as it should.
+    pub(super) fn start(&self, subject: &Subject) -> anyhow::Result<Server> {
         let start = || {
             let mut command = self.command(&subject.program, Link::at_server);
             command.args(&subject.arguments).envs(subject.environment.iter().cloned());
@@ -160,18 +172,25 @@ impl<'a> Instrument<'a> {
                 Server::start(&subject.name, &mut command, self.interrupt)
             })
         };
-        let mut server = match self.cores {
-            Some((core, _)) => on_core(core, start)?,
-            None => start()?,
-        };
-        let outcome = work(&server);
-        let outcome = outcome.with_context(|| format!("{}{}", subject.name, server.tail()))?;
-        if subject.stops_cleanly {
-            server.stop()?;
-        } else {
-            server.kill();
+        match self.cores {
+            Some((core, _)) => on_core(core, start),
+            None => start(),
         }
-        Ok(outcome)
+    }
+
+    /// Does something with this thread on the client's core, if it has one: nothing of it is done on the server's, nor
+    /// by threads started meanwhile.
+    ///
+    /// # Errors
+    /// When the core is not for us, or `work` fails.
+    pub(super) fn on_client_core<T>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        match self.cores {
+            Some((_, core)) => on_core(core, work),
+            None => work(),
+        }
     }
 
     /// Runs the client against a server and reads its report.
@@ -198,6 +217,24 @@ impl<'a> Instrument<'a> {
         subject: &Subject,
         options: &[String],
     ) -> anyhow::Result<String> {
+        let mut command = self.client_command(server, subject, options);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let (mut output, mut faults) = (String::new(), String::new());
+        let ending = job::run(&mut command, LIMIT, self.interrupt, |line| match line {
+            Line::Out(text) => output += &text,
+            Line::Err(text) => faults += &format!("\n  {text}"),
+        })?;
+        ending.check("the measuring client").with_context(|| faults)?;
+        Ok(output)
+    }
+
+    /// The client's command line against a server.
+    pub(super) fn client_command(
+        &self,
+        server: &Server,
+        subject: &Subject,
+        options: &[String],
+    ) -> Command {
         let address = server.address();
         let address = address.strip_prefix("http://").unwrap_or(address);
         let mut command = self.command(&self.client, Link::at_client);
@@ -208,15 +245,20 @@ impl<'a> Instrument<'a> {
         command.args(&subject.client_options).args(options);
         // The message is enough; where in the client it arose is not the reader's business.
         command.env("RUST_BACKTRACE", "0");
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        let (mut output, mut faults) = (String::new(), String::new());
-        let ending = job::run(&mut command, LIMIT, self.interrupt, |line| match line {
-            Line::Out(text) => output += &text,
-            Line::Err(text) => faults += &format!("\n  {text}"),
-        })?;
-        ending.check("the measuring client").with_context(|| faults)?;
-        Ok(output)
+        command
     }
+}
+
+/// Ends a server: asked, if it listens.
+///
+/// # Errors
+/// When it was asked and does not end well.
+pub(super) fn end(server: Server, subject: &Subject) -> anyhow::Result<()> {
+    if subject.stops_cleanly {
+        return server.stop();
+    }
+    server.kill();
+    Ok(())
 }
 
 /// Compiles a C unit and describes it.

@@ -7,8 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-/// Where the echo clients come from: 127.0.0.2 and on. Twice what they need at the usual limit of open files.
-const CLIENT_ADDRESSES: std::ops::Range<u8> = 2..10;
+/// Where the echo clients come from: 127.0.0.2 and on. Enough for twenty of them at once, with as many connections as the
+/// usual limit of open files lets each have.
+const CLIENT_ADDRESSES: std::ops::Range<u8> = 2..32;
 
 /// The two namespaces. They and all in them go with the value.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Makes the link. The server is 127.0.0.1 there as well, and the client comes from 127.0.0.2 to 127.0.0.9, so that
+    /// Makes the link. The server is 127.0.0.1 there as well, and the client comes from 127.0.0.2 to 127.0.0.31, so that
     /// both are told nothing new. What arrives at either end is worked on by that end's core.
     ///
     /// # Errors

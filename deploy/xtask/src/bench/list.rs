@@ -10,7 +10,8 @@ use super::candidates::{Echo, Origin};
 pub(super) fn text() -> String {
     let mut text = String::from(
         "cargo xtask bench MEASUREMENT [OPTIONS]; each has --help\n\n\
-         echo         core time a message against a bare epoll echo in C (budgets P2, P3)\n\
+         echo         core time a message against a bare epoll echo in C (budgets P2, P3);\n             \
+                      with --slices all servers at once, taking turns: scatters less\n\
          fanout       core time a delivery, 1 sender to 10,000, against a bare send loop in C (P4):\n             \
                       corelane, uws, gws, ws, unit\n\
          idle-memory  bytes a connection, idle and after a load (P1): corelane and those of echo\n\

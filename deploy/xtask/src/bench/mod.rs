@@ -16,6 +16,8 @@ mod list;
 mod peers;
 mod ratio;
 mod series;
+mod slice_client;
+mod slices;
 mod smoke;
 
 use std::process::ExitCode;
@@ -169,6 +171,19 @@ mod tests {
         assert_eq!(all.len(), 4);
         let What::Echo(echo) = &all[0] else { panic!("{:?}", all[0]) };
         assert!(echo.common.dry_run && echo.common.profile == "release" && echo.rounds == 3);
+    }
+
+    #[test]
+    fn slices_are_many_and_short() {
+        let echo = |more: &[&str]| {
+            let line = [&["bench", "echo"], more].concat();
+            let What::Echo(args) = One::try_parse_from(line).unwrap().what else { panic!() };
+            (args.rounds, args.messages, args.warmup)
+        };
+        assert_eq!(echo(&[]), (7, 150_000, 30_000));
+        assert_eq!(echo(&["--slices"]), (40, 30_000, 100_000));
+        assert_eq!(echo(&["--slices", "--rounds=6", "--messages=9"]), (6, 9, 100_000));
+        assert!(One::try_parse_from(["bench", "echo", "--slice-warmup", "9"]).is_err());
     }
 
     #[test]

@@ -144,7 +144,7 @@ pub(crate) const CRATES: &[Crate] = &[
         package: "bench",
         imports: &["codec", "proto", "gateway", "logic-svc", "loadgen", "standalone"],
         test_imports: &[],
-        order: "machine | process | growth | client < accounts | fanout | establish < main",
+        order: "machine | process | growth | client | turns < accounts | fanout | establish < main",
         unsafe_rooms: &[],
         pure: &[],
         only_in: &[],
