@@ -65,15 +65,11 @@ impl Bytes<'_> {
         self.len() == 0
     }
 
-    /// Hands on all pieces without the first `skip` bytes, in order.
-    pub fn each_from(&self, mut skip: usize, mut take: impl FnMut(&[u8])) {
-        let mut rest = |bytes: &[u8]| {
-            take(&bytes[skip.min(bytes.len())..]);
-            skip = skip.saturating_sub(bytes.len());
-        };
+    /// Hands on all pieces in order.
+    pub fn each_part(&self, mut take: impl FnMut(&[u8])) {
         match self {
-            Self::Whole(bytes) => rest(bytes),
-            Self::Parts(parts) => parts.iter().for_each(|part| rest(part)),
+            Self::Whole(bytes) => take(bytes),
+            Self::Parts(parts) => parts.iter().for_each(|part| take(part)),
         }
     }
 

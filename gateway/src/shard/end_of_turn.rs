@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use proto::v1::UpstreamBatch;
 
 use super::drain::Drain;
+use super::outbound::Shares;
 use super::outgoing::{HeadIndex, Laid, Memory, Place, recycled};
 use super::stats;
 use super::turn::Shard;
@@ -93,12 +94,13 @@ impl Shard {
     }
 
     fn send_laid(&mut self, laid: &Laid<'_>, places: &mut Vec<(Token, Place)>) {
+        let mut shares = Shares::default();
         // A connection with a tail gets no send of its own: the tail goes first.
         places.retain(|(token, place)| {
             let Some(connection) = self.table.get_mut(*token) else { return false };
             connection.outgoing = HeadIndex::NONE;
             let Some(outbound) = &mut connection.outbound else { return true };
-            laid.bytes(place).each_from(0, |bytes| outbound.append(bytes));
+            outbound.append(laid.bytes(place), 0, &mut shares);
             false
         });
         let mut shorts = Vec::new();
@@ -111,13 +113,19 @@ impl Shard {
         self.batch = recycled(batch);
         for (index, outcome) in shorts {
             if let Some((token, place)) = places.get(index) {
-                self.keep_rest(*token, laid.bytes(place), outcome);
+                self.keep_rest(*token, laid.bytes(place), outcome, &mut shares);
             }
         }
     }
 
     /// A send fell short: the rest waits until there is room.
-    fn keep_rest(&mut self, token: Token, bytes: Bytes<'_>, sent: io::Result<usize>) {
+    fn keep_rest(
+        &mut self,
+        token: Token,
+        bytes: Bytes<'_>,
+        sent: io::Result<usize>,
+        shares: &mut Shares,
+    ) {
         let Some(connection) = self.table.get_mut(token) else { return };
         let Ok(sent) = sent else {
             // The next receive sees the end and does what is due.
@@ -125,7 +133,7 @@ impl Shard {
             return self.receive_put_off(token);
         };
         let outbound = connection.outbound.get_or_insert_default();
-        bytes.each_from(sent, |bytes| outbound.append(bytes));
+        outbound.append(bytes, sent, shares);
         self.watch_writable(token, true);
     }
 
@@ -142,13 +150,11 @@ impl Shard {
             let Some(connection) = self.table.get_mut(token) else { return };
             let Some(outbound) = &mut connection.outbound else { return };
             if outbound.len() > 0 {
-                match sockets::send(&connection.socket, outbound.waiting()) {
-                    Ok(0) => return,
-                    Ok(count) => outbound.advance(count),
-                    // Seen as the end by the receive that the same event asks for.
-                    Err(_) => return,
+                match outbound.send(|bytes| bytes.send_to(&connection.socket)) {
+                    // The error is seen as the end by the receive that the same event asks for.
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => continue,
                 }
-                continue;
             }
             let lagged = outbound.take_lagged();
             if lagged.is_empty() {
@@ -169,7 +175,7 @@ impl Shard {
             for lag in &lagged {
                 answer::lagged(&mut frames, wire, &lag.conversation_id, lag.from_seq);
             }
-            outbound.append(&frames);
+            outbound.append_own(&frames);
         }
     }
 

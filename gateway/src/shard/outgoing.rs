@@ -257,7 +257,7 @@ mod tests {
             .iter()
             .map(|(token, place)| {
                 let mut bytes = Vec::new();
-                laid.bytes(place).each_from(0, |part| bytes.extend_from_slice(part));
+                laid.bytes(place).each_part(|part| bytes.extend_from_slice(part));
                 assert_eq!(bytes.len(), laid.bytes(place).len());
                 (*token, bytes, matches!(place, Place::Parts(_)))
             })

@@ -9,7 +9,7 @@ mod view;
 
 use gateway::limits::Limits;
 use gateway::session::rules::{Access, Mode, Rules};
-use gateway::session::{Context, Outputs, Phase, Session, Verdict, Wire, answer};
+use gateway::session::{Context, InPlace, Outputs, Phase, Session, Verdict, Wire, answer};
 use proto::error::{ErrorCode, close_code};
 use proto::v1::{Ack, CallReply, Conversations, Message, SendReply, Welcome, call_reply::Reply};
 
@@ -116,7 +116,15 @@ impl Side {
             self.debt_ms = self.debt_ms.saturating_sub(passed_ms);
             self.since_ms = now_ms as u32;
         }
-        self.with(rules, now_ms, |session, cx| session.on_bytes(cx, &mut bytes.to_vec()));
+        let mut buffer = bytes.to_vec();
+        let start = buffer.as_ptr().addr();
+        self.out.receive_buffer = start..start + buffer.len();
+        self.with(rules, now_ms, |session, cx| session.on_bytes(cx, &mut buffer));
+        self.out.receive_buffer = 0..0;
+        // What is left in place is put where it would be sent.
+        for InPlace { before, received } in self.out.in_place.drain(..).rev() {
+            self.out.bytes.splice(before..before, buffer[received].iter().copied());
+        }
     }
 
     /// Lets the session work as a shard does. What an ended connection gets is its own affair.
@@ -305,7 +313,9 @@ fn push(session: &mut Session, cx: &mut Context<'_>, size: u16) {
         Wire::Json => answer::push_json(&mut cx.out.bytes, &message),
         wire => {
             let body = prost::Message::encode_to_vec(&message);
-            answer::push_binary(&mut cx.out.bytes, wire, session.next_push_no(), &body);
+            let push_no = session.next_push_no();
+            answer::push_binary_head(&mut cx.out.bytes, wire, push_no, body.len());
+            cx.out.bytes.extend_from_slice(&body);
         }
     }
 }
