@@ -90,10 +90,11 @@ impl SendRing {
             let entry = entry.flags(squeue::Flags::SKIP_SUCCESS).user_data((offset + index) as u64);
             // SAFETY: the entry points into `send.bytes`, or into `headers`, which point there (an `IoSlice` is an
             // `iovec`, as std says); they do not move, as there is room for all of them, and our caller keeps them
-            // until all is submitted. Its own caller's borrow keeps `send.bytes` in place until `flush` returns, and `flush` does not return before the kernel has consumed every entry:
-            // `submit_all` loops until the queue is empty, and a consumed entry is final because
-            // MSG_DONTWAIT keeps the kernel from parking it. If the ring breaks, the caller drops it,
-            // and what was not consumed never is. Tested by `a_short_send_and_a_full_socket_are_told`.
+            // until all is submitted. Its own caller's borrow keeps `send.bytes` in place until `flush` returns, and
+            // `flush` does not return before the kernel has consumed every entry: `submit_all` loops until the queue
+            // is empty, and a consumed entry is final because MSG_DONTWAIT keeps the kernel from parking it. If the
+            // ring breaks, the caller drops it, and what was not consumed never is. Tested by
+            // `a_short_send_and_a_full_socket_are_told` and `a_short_send_of_parts_and_a_full_socket_are_told`.
             let pushed = unsafe { queue.push(&entry) };
             debug_assert!(
                 pushed.is_ok(),
@@ -133,7 +134,7 @@ impl SendRing {
 /// What `sendmsg(2)` is given for bytes in parts.
 fn header_of(parts: &[IoSlice<'_>]) -> libc::msghdr {
     // SAFETY: the fields are pointers and integers; all zero stands for no address, no parts, no control data and no
-    // flags. Tested by `a_short_send_and_a_full_socket_are_told`.
+    // flags. Tested by `a_short_send_of_parts_and_a_full_socket_are_told`.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_iov = parts.as_ptr().cast_mut().cast();
     header.msg_iovlen = parts.len() as _;
