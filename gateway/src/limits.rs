@@ -116,8 +116,9 @@ impl Limits {
 
 /// Descriptors kept free for everything that is not a client connection: stores, logs, HTTP answers.
 pub const RESERVED_DESCRIPTORS: usize = 256;
-/// Most readiness events taken in one turn. Measured: with 16, 128 or 512 a message costs the core more (`bench/results`,
-/// 2026-11-23); likely for the sockets, of some 4 KB each, that are to be in its cache still when they are sent to.
+/// Most readiness events taken in one turn. Measured: with 512 a message costs the core 3 % more (`bench/results`,
+/// echo-slices-2026-11-23-4); likely for the sockets, of some 4 KB each, that are to be in its cache still when they are
+/// sent to.
 pub const EVENTS_PER_TURN: usize = 64;
 /// Most sends handed to the kernel in one `io_uring_enter`. A few save nearly all of the system calls. With thousands
 /// the thread is in the kernel for ten milliseconds at a time, where nothing else of its core gets a turn.
