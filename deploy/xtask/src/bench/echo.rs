@@ -30,11 +30,11 @@ pub(super) struct Args {
     slices: bool,
     /// Messages at the start of each slice that are not counted.
     #[arg(long, default_value_t = 2_000, requires = "slices")]
-    pub(super) slice_warmup: u64,
+    slice_warmup: u64,
     /// Rounds of slices after which all servers are started afresh: one and the same program costs some hundredths more or
     /// less from start to start, and keeps to that while it stays open.
     #[arg(long, default_value_t = 4, requires = "slices")]
-    pub(super) reopen: usize,
+    reopen: usize,
     /// Measurements of each candidate (with --slices 40).
     #[arg(long, default_value_t = 7, default_value_if("slices", "true", "40"))]
     pub(super) rounds: usize,
@@ -56,7 +56,7 @@ pub(super) struct Args {
     /// Put a pair of virtual Ethernet devices between server and client, so that the client's half of the work is done on
     /// the client's core, and compare all that is done on the server's. Needs root.
     #[arg(long)]
-    pub(super) link: bool,
+    link: bool,
 }
 
 /// A column of the table.
@@ -111,7 +111,7 @@ const COLUMNS: &[Figure] = &[
 
 const GATEWAY: &str = "gateway echo";
 
-pub(super) const BUDGETS: &[Budget] = &[
+const BUDGETS: &[Budget] = &[
     Budget { name: "P2", who: GATEWAY, by: "unit", at_most: 0.85 },
     Budget { name: "P3", who: GATEWAY, by: "uws", at_most: 0.80 },
     Budget { name: "P3", who: GATEWAY, by: "fastwebsockets", at_most: 0.65 },
@@ -140,8 +140,9 @@ pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Re
     let subjects = [vec![unit], lineup.subjects].concat();
     let instrument = if args.link { instrument.over_link()? } else { instrument };
     if args.slices {
-        let text = slices::measure(args, &instrument, subjects, interrupt)?;
-        let text = host::head(slices::title(args), repo) + &text + &notes;
+        let plan = plan(args);
+        let text = slices::measure(&plan, &instrument, subjects, interrupt)?;
+        let text = host::head(slices::title(&plan), repo) + &text + &notes;
         return host::publish(repo, "echo-slices", &text, args.common.dry_run);
     }
     let options = options(args);
@@ -150,6 +151,19 @@ pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Re
     })?;
     let text = host::head(title(args), repo) + &result(args, &series) + &notes;
     host::publish(repo, "echo", &text, args.common.dry_run)
+}
+
+fn plan(args: &Args) -> slices::Plan {
+    slices::Plan {
+        load: args.load.clone(),
+        rounds: args.rounds,
+        reopen: args.reopen,
+        messages: args.messages,
+        warmup: args.warmup,
+        slice_warmup: args.slice_warmup,
+        link: args.link,
+        budgets: BUDGETS,
+    }
 }
 
 fn title(args: &Args) -> &'static str {

@@ -9,13 +9,32 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use super::Load;
-use super::echo::{Args, BUDGETS};
 use super::instrument::{Instrument, Subject, end};
 use super::ratio::{Distribution, Sample, Spread, order, quotients, ratio_of_sums, ratios};
-use super::series::{Column, Measured, Series, rule};
+use super::series::{Budget, Column, Measured, Series, rule};
 use super::slice_client::SliceClient;
 use crate::interrupt::Interrupt;
 use crate::server::Server;
+
+/// What is to be measured, and how.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) load: Load,
+    /// Rounds of slices, of each candidate one.
+    pub(super) rounds: usize,
+    /// Rounds after which all servers are started afresh; at least 1.
+    pub(super) reopen: usize,
+    /// Messages that are counted in a slice.
+    pub(super) messages: u64,
+    /// Messages of each client before its first slice.
+    pub(super) warmup: u64,
+    /// Messages at the start of a slice that are not counted.
+    pub(super) slice_warmup: u64,
+    /// Server and client are in network namespaces of their own.
+    pub(super) link: bool,
+    /// Those of loopback.
+    pub(super) budgets: &'static [Budget],
+}
 
 /// What the echo client reports of a slice.
 #[derive(Debug, Clone, Deserialize)]
@@ -77,8 +96,8 @@ impl Player<'_> {
 }
 
 /// The heading of a result.
-pub(super) fn title(args: &Args) -> &'static str {
-    if args.link {
+pub(super) fn title(plan: &Plan) -> &'static str {
+    if plan.link {
         "Echo in slices over a link: time of the server's core a message, as a ratio to a bare epoll echo in C"
     } else {
         "Echo in slices: time of the server's core a message, as a ratio to a bare epoll echo in C"
@@ -91,16 +110,16 @@ pub(super) fn title(args: &Args) -> &'static str {
 /// # Errors
 /// When one does not start or end as it should, or answers wrongly.
 pub(super) fn measure(
-    args: &Args,
+    plan: &Plan,
     instrument: &Instrument<'_>,
     subjects: Vec<Subject>,
     interrupt: &Interrupt,
 ) -> anyhow::Result<String> {
     let (mut measured, mut idle_step_ns) = (Vec::new(), None);
-    for (set, rounds) in sets(args.rounds, args.reopen).enumerate() {
+    for (set, rounds) in sets(plan.rounds, plan.reopen).enumerate() {
         let mut players = Vec::new();
         for (place, number) in opening(subjects.len(), set).enumerate() {
-            let (player, ready) = open(args, instrument, &subjects[number], place, interrupt)?;
+            let (player, ready) = open(plan, instrument, &subjects[number], place, interrupt)?;
             let name = &subjects[number].name;
             eprintln!("{name:<22} open, connected in {:.0} ms", ready.connect_ms);
             players.push((number, player));
@@ -108,13 +127,13 @@ pub(super) fn measure(
         }
         players.sort_by_key(|(number, _)| *number);
         let mut players: Vec<_> = players.into_iter().map(|(_, player)| player).collect();
-        measured.extend(instrument.on_client_core(|| play(args, rounds, &mut players))?);
+        measured.extend(instrument.on_client_core(|| play(plan, rounds, &mut players))?);
         for player in players {
             player.finish()?;
         }
     }
     let series = Series { subjects, measured, columns: COLUMNS };
-    Ok(head(args, idle_step_ns) + &tables(&series) + &budgets(args, &series))
+    Ok(head(plan, idle_step_ns) + &tables(&series) + &budgets(plan, &series))
 }
 
 /// The rounds that each set of servers stays open for, of `reopen` each but for the last.
@@ -130,36 +149,36 @@ fn opening(subjects: usize, set: usize) -> impl Iterator<Item = usize> {
 
 /// Starts a server and its client, which connects and warms up.
 fn open<'a>(
-    args: &Args,
+    plan: &Plan,
     instrument: &Instrument<'_>,
     subject: &Subject,
     place: usize,
     interrupt: &'a Interrupt,
 ) -> anyhow::Result<(Player<'a>, Ready)> {
     let mut server = instrument.start(subject)?;
-    let mut command = instrument.client_command(&server, subject, &options(args, place));
+    let mut command = instrument.client_command(&server, subject, &options(plan, place));
     let client = instrument.on_client_core(|| SliceClient::start(&mut command, interrupt));
     let (client, ready) = client.with_context(|| format!("{}{}", subject.name, server.tail()))?;
     Ok((Player { subject: subject.clone(), client, server }, ready))
 }
 
 /// What the client opened in this place is told.
-fn options(args: &Args, place: usize) -> Vec<String> {
-    let Load { connections, outstanding, payload } = args.load;
+fn options(plan: &Plan, place: usize) -> Vec<String> {
+    let Load { connections, outstanding, payload } = plan.load;
     vec![
         String::from("--slices"),
         format!("--connections={connections}"),
         format!("--outstanding={outstanding}"),
         format!("--payload={payload}"),
-        format!("--warmup={}", args.warmup),
-        format!("--slice-warmup={}", args.slice_warmup),
+        format!("--warmup={}", plan.warmup),
+        format!("--slice-warmup={}", plan.slice_warmup),
         format!("--first-number={}", place * connections),
     ]
 }
 
 /// Some of the rounds, one after the other, all by the same servers.
 fn play(
-    args: &Args,
+    plan: &Plan,
     rounds: Range<usize>,
     players: &mut [Player<'_>],
 ) -> anyhow::Result<Vec<Measured<Slice>>> {
@@ -167,10 +186,10 @@ fn play(
     let order = order(players.len() - 1, rounds.len());
     let round_slices = (order.len() - 1) / rounds.len();
     for (at, &subject) in order.iter().enumerate() {
-        measured.push(Measured { subject, report: players[subject].slice(args.messages)? });
+        measured.push(Measured { subject, report: players[subject].slice(plan.messages)? });
         if at > 0 && at % round_slices == 0 {
             let round = rounds.start + at / round_slices;
-            eprintln!("{round:>3}/{}  {}", args.rounds, progress(players, &measured));
+            eprintln!("{round:>3}/{}  {}", plan.rounds, progress(players, &measured));
         }
     }
     Ok(measured)
@@ -190,14 +209,14 @@ fn costs(measured: &[Measured<Slice>]) -> Vec<Sample> {
 }
 
 /// What was done, and how to read the tables.
-fn head(args: &Args, idle_step_ns: Option<u64>) -> String {
-    let Load { connections, outstanding, payload } = args.load;
+fn head(plan: &Plan, idle_step_ns: Option<u64>) -> String {
+    let Load { connections, outstanding, payload } = plan.load;
     let source = match idle_step_ns {
         Some(1) => String::from("in nanoseconds (/proc/timer_list)"),
         Some(step) => format!("in steps of {} ms (/proc/stat)", step / 1_000_000),
         None => String::from("by nobody"),
     };
-    let link = match args.link {
+    let link = match plan.link {
         true => {
             "A pair of virtual Ethernet devices lies between server and client; what arrives is worked on by the core \
              of whom it is for.\n"
@@ -213,9 +232,9 @@ fn head(args: &Args, idle_step_ns: Option<u64>) -> String {
          idle for, which is told {source}.\n{link}Ratio: of a slice to the mean of the unit's slices right before and \
          after. Ratio of sums: the same of all core time of a candidate's slices to that of their neighbours. The \
          other figures are medians of the slices.\n",
-        messages = args.messages,
-        warmup = args.slice_warmup,
-        reopen = args.reopen,
+        messages = plan.messages,
+        warmup = plan.slice_warmup,
+        reopen = plan.reopen,
     )
 }
 
@@ -286,8 +305,8 @@ fn pairs(series: &Series<Slice>, costs: &[Sample]) -> String {
 }
 
 /// The budgets are those of loopback.
-fn budgets(args: &Args, series: &Series<Slice>) -> String {
-    if args.link { String::new() } else { series.budgets(BUDGETS) }
+fn budgets(plan: &Plan, series: &Series<Slice>) -> String {
+    if plan.link { String::new() } else { series.budgets(plan.budgets) }
 }
 
 #[cfg(test)]
@@ -362,16 +381,21 @@ mod tests {
 
     #[test]
     fn clients_have_ranges_of_connections_of_their_own() {
-        use clap::Parser;
-        let super::super::What::Echo(args) =
-            super::super::One::try_parse_from(["bench", "echo", "--slices"]).unwrap().what
-        else {
-            panic!()
+        let load = Load { connections: 15_000, outstanding: 500, payload: 512 };
+        let plan = Plan {
+            load,
+            rounds: 40,
+            reopen: 4,
+            messages: 30_000,
+            warmup: 100_000,
+            slice_warmup: 2_000,
+            link: false,
+            budgets: &[],
         };
-        let first = |place| options(&args, place).last().cloned().unwrap();
+        let first = |place| options(&plan, place).last().cloned().unwrap();
         assert_eq!(first(0), "--first-number=0");
         assert_eq!(first(2), "--first-number=30000");
-        assert!(head(&args, Some(10_000_000)).contains("in steps of 10 ms"));
-        assert!(head(&args, Some(1)).contains("in nanoseconds"));
+        assert!(head(&plan, Some(10_000_000)).contains("in steps of 10 ms"));
+        assert!(head(&plan, Some(1)).contains("in nanoseconds"));
     }
 }
