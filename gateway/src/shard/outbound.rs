@@ -107,13 +107,10 @@ impl Outbound {
             let rest = &part[skipped..];
             match rest.len() {
                 0 => {}
-                LEFT_IN_PLACE_BYTES.. if self.segments.is_empty() => {
+                // Only of the first segment a part may be sent.
+                LEFT_IN_PLACE_BYTES.. if skipped == 0 || self.segments.is_empty() => {
                     self.len += rest.len();
-                    self.sent = skipped;
-                    self.segments.push_back(Segment::Shared(shares.of(part)));
-                }
-                LEFT_IN_PLACE_BYTES.. if skipped == 0 => {
-                    self.len += rest.len();
+                    self.sent += skipped;
                     self.segments.push_back(Segment::Shared(shares.of(part)));
                 }
                 _ => self.append_own(rest),

@@ -130,6 +130,7 @@ impl Outgoing {
         mut start: usize,
         outputs: &mut Outputs,
     ) {
+        // Every message of every connection comes by here, hardly any with something left in place.
         if !outputs.in_place.is_empty() {
             for InPlace { before, received } in outputs.in_place.drain(..) {
                 self.add(head, token, Source::Arena, start..before);
@@ -245,12 +246,19 @@ mod tests {
     const ONE: Token = Token { slot: 1, generation: 0 };
     const TWO: Token = Token { slot: 2, generation: 0 };
 
-    /// What goes out to whom, and whether it is in parts.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Kind {
+        Arena,
+        Gathered,
+        Parts,
+    }
+
+    /// What goes out to whom, and from what kind of place.
     fn laid_out(
         outgoing: &mut Outgoing,
         arena: &[u8],
         received: &[u8],
-    ) -> Vec<(Token, Vec<u8>, bool)> {
+    ) -> Vec<(Token, Vec<u8>, Kind)> {
         let mut places = Vec::new();
         let laid = outgoing.lay_out(&Memory { arena, received }, &mut places);
         let out = places
@@ -259,7 +267,12 @@ mod tests {
                 let mut bytes = Vec::new();
                 laid.bytes(place).each_part(|part| bytes.extend_from_slice(part));
                 assert_eq!(bytes.len(), laid.bytes(place).len());
-                (*token, bytes, matches!(place, Place::Parts(_)))
+                let kind = match place {
+                    Place::Arena(_) => Kind::Arena,
+                    Place::Gathered(_) => Kind::Gathered,
+                    Place::Parts(_) => Kind::Parts,
+                };
+                (*token, bytes, kind)
             })
             .collect();
         outgoing.clear(laid.into_spare());
@@ -284,7 +297,11 @@ mod tests {
             assert!(!outgoing.refers_to_received());
             assert_eq!(
                 laid_out(&mut outgoing, arena, b""),
-                [(ONE, b"AAASHAREDbbb".to_vec(), false), (TWO, b"SHAREDccc".to_vec(), false)]
+                [
+                    (ONE, b"AAASHAREDbbb".to_vec(), Kind::Gathered),
+                    (TWO, b"SHAREDccc".to_vec(), Kind::Arena)
+                ],
+                "adjoining pieces are one"
             );
         }
     }
@@ -299,7 +316,7 @@ mod tests {
         outgoing.add(&mut head, ONE, Source::Arena, 1_200..1_202);
         assert!(outgoing.refers_to_received());
         let expected = [&arena[..10], &received[10..1_200], &arena[1_200..1_202]].concat();
-        assert_eq!(laid_out(&mut outgoing, &arena, &received), [(ONE, expected, true)]);
+        assert_eq!(laid_out(&mut outgoing, &arena, &received), [(ONE, expected, Kind::Parts)]);
         assert!(!outgoing.refers_to_received());
     }
 
@@ -307,14 +324,14 @@ mod tests {
     #[test]
     fn the_kernel_is_not_given_too_many_parts() {
         let arena = vec![7; 3_000];
-        for (pieces, in_parts) in [(PARTS_MAX, true), (PARTS_MAX + 1, false)] {
+        for (pieces, kind) in [(PARTS_MAX, Kind::Parts), (PARTS_MAX + 1, Kind::Gathered)] {
             let (mut outgoing, mut head) = (Outgoing::default(), HeadIndex::NONE);
             outgoing.add(&mut head, ONE, Source::Arena, 0..2_000);
             for _ in 1..pieces {
                 outgoing.add(&mut head, ONE, Source::Arena, 5..6);
             }
             let expected = vec![7; 2_000 + pieces - 1];
-            assert_eq!(laid_out(&mut outgoing, &arena, b""), [(ONE, expected, in_parts)]);
+            assert_eq!(laid_out(&mut outgoing, &arena, b""), [(ONE, expected, kind)]);
         }
     }
 
@@ -339,7 +356,7 @@ mod tests {
         assert!(outputs.in_place.is_empty());
         assert_eq!(
             laid_out(&mut outgoing, &outputs.bytes, b"abcdef"),
-            [(ONE, b"HEADabcbetweenHEADdefEND".to_vec(), false)]
+            [(ONE, b"HEADabcbetweenHEADdefEND".to_vec(), Kind::Gathered)]
         );
     }
 }
