@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::merge::Pace;
+use super::wal_ahead::WalAhead;
 use super::{Result, Store, connect, lock, store_error};
 use crate::ports::StoreError;
 
@@ -21,7 +22,8 @@ const AFTER_ERROR: Duration = Duration::from_secs(1);
 const BUSY_COMMITS_PER_S: u64 = 20;
 /// Pages of the write-ahead log below which the copying back is finished while the writer waits.
 const FINISH_PAGES: i64 = 256;
-const PAGE_BYTES: u64 = 4096;
+/// Bytes of a page of the database.
+pub(super) const PAGE_BYTES: u64 = 4096;
 
 /// When to merge and when to copy back.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +66,7 @@ impl Maintenance {
     /// Starts the threads: one merges, one copies the write-ahead log back, so that neither waits for the other.
     pub(crate) fn start(store: Arc<Store>, limits: MergeLimits) -> Result<Self> {
         let mut merger = Merger::new(Arc::clone(&store), limits)?;
-        let checkpointer = Checkpointer::new(store, limits.wal_bytes)?;
+        let mut checkpointer = Checkpointer::new(store, limits.wal_bytes)?;
         let mut maintenance = Self { stop: Arc::default(), threads: Vec::new() };
         maintenance.spawn("store-merge", move |stop| merger.round(stop))?;
         maintenance.spawn("store-wal", move |_| checkpointer.round())?;
@@ -172,19 +174,27 @@ pub(super) struct Checkpointer {
     store: Arc<Store>,
     connection: Connection,
     limit_pages: i64,
+    ahead: WalAhead,
 }
 
 impl Checkpointer {
     pub(super) fn new(store: Arc<Store>, wal_bytes: u64) -> Result<Self> {
         let connection = connect(&store.path)?;
         let limit_pages = i64::try_from(wal_bytes / PAGE_BYTES).unwrap_or(i64::MAX);
-        Ok(Self { store, connection, limit_pages })
+        let ahead = WalAhead::new(&store.path);
+        Ok(Self { store, connection, limit_pages, ahead })
     }
 
     /// Copies back when the log is long. Most of it while writing goes on; only the short rest while the writer
     /// waits, so that the log can begin anew.
-    pub(super) fn round(&self) -> Result<()> {
-        if checkpoint(&self.connection, "NOOP")?.pages < self.limit_pages {
+    pub(super) fn round(&mut self) -> Result<()> {
+        let pages = checkpoint(&self.connection, "NOOP")?.pages;
+        let long = pages >= self.limit_pages;
+        // A help to commits, no condition of theirs: without it they may wait for the disk.
+        if let Err(error) = self.ahead.keep(u64::try_from(pages).unwrap_or(0), long) {
+            tracing::debug!(%error, "the write-ahead log cannot be kept in memory");
+        }
+        if !long {
             return Ok(());
         }
         for _ in 0..4 {

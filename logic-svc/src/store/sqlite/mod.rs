@@ -17,6 +17,7 @@ mod pool;
 mod schema;
 mod sessions;
 mod users;
+mod wal_ahead;
 
 #[cfg(test)]
 mod tests;

@@ -303,7 +303,8 @@ fn the_byte_limit_cuts_the_right_end() {
 #[test]
 fn the_write_ahead_log_is_copied_back_when_it_is_long_and_only_then() {
     let mut fixture = Fixture::new();
-    let checkpointer = maintenance::Checkpointer::new(Arc::clone(&fixture.store), 1 << 20).unwrap();
+    let mut checkpointer =
+        maintenance::Checkpointer::new(Arc::clone(&fixture.store), 1 << 20).unwrap();
     let wal = fixture.dir.path().join("t.db-wal");
     let tick: Vec<_> = (0..30).map(|_| (1, 1, vec![7; 4000])).collect();
     fixture.append(&tick).unwrap();
@@ -318,6 +319,52 @@ fn the_write_ahead_log_is_copied_back_when_it_is_long_and_only_then() {
     assert!(bytes < 3 << 20, "{bytes} bytes");
     fixture.store.checkpoint_all().unwrap();
     assert_eq!(std::fs::metadata(&wal).unwrap().len(), 0);
+}
+
+/// Bytes this thread had read from disks.
+fn bytes_from_disk() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/io").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("read_bytes: "));
+    line.map_or(0, |number| number.parse().unwrap())
+}
+
+/// Where the system has dropped the log that is written over, a commit reads it; but not what was kept for it.
+#[test]
+fn a_commit_does_not_read_what_it_writes_over() {
+    let mut fixture = Fixture::new();
+    let mut checkpointer =
+        maintenance::Checkpointer::new(Arc::clone(&fixture.store), 1 << 20).unwrap();
+    let tick: Vec<_> = (0..30).map(|_| (1, 1, vec![7; 4000])).collect();
+    let raw = fixture.raw();
+    let pages = || maintenance::checkpoint(&raw, "NOOP").unwrap().pages;
+    let wal = fixture.dir.path().join("t.db-wal");
+    let mut read_in_commit = |begin_anew: bool, kept_for: Option<Duration>| {
+        while begin_anew && pages() * 4096 < 1 << 20 {
+            fixture.append(&tick).unwrap();
+        }
+        let wal = File::open(&wal).unwrap();
+        if begin_anew && kept_for.is_none() {
+            maintenance::checkpoint(&raw, "PASSIVE").unwrap();
+        }
+        rustix::fs::fadvise(&wal, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        if let Some(time) = kept_for {
+            checkpointer.round().unwrap();
+            std::thread::sleep(time);
+        }
+        let before = bytes_from_disk();
+        fixture.append(&[(1, 1, vec![7; 4000])]).unwrap();
+        assert!(!begin_anew || pages() < 20, "the log did not begin anew");
+        bytes_from_disk() - before
+    };
+    for begin_anew in [true, false] {
+        if read_in_commit(begin_anew, None) == 0 {
+            eprintln!("nothing is read from a disk here: not tested");
+            return;
+        }
+        // The reading is begun, not waited for: a slow disk gets more time.
+        let mut waits = (0..8).map(|n| Duration::from_millis(10 << n));
+        assert!(waits.any(|wait| read_in_commit(begin_anew, Some(wait)) == 0), "{begin_anew}");
+    }
 }
 
 #[test]
