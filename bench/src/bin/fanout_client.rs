@@ -39,6 +39,9 @@ struct Args {
     /// Only make members of all users, then end.
     #[arg(long)]
     join: bool,
+    /// With --join: in another order than that in which they connect to receive.
+    #[arg(long, requires = "join")]
+    scattered: bool,
     /// Connections that receive, beside the one that sends.
     #[arg(long, default_value_t = 10_000)]
     receivers: usize,
@@ -101,7 +104,7 @@ fn main() -> anyhow::Result<()> {
         first_number: 0,
     };
     if args.join {
-        return join_all(&target, args.receivers + 1, &args.conversation);
+        return join_all(&target, args.receivers + 1, &args.conversation, args.scattered);
     }
     let report = serde_json::to_string_pretty(&measure(&args, &target)?)? + "\n";
     std::io::stdout().write_all(report.as_bytes()).context("cannot write the result")

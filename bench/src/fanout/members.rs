@@ -26,18 +26,28 @@ pub(super) fn open(target: &Target, count: usize) -> anyhow::Result<Vec<OwnedFd>
 }
 
 /// Makes members of users `0..count` of the chat server under development login: whoever pulls a
-/// group joins it.
+/// group joins it. `scattered`: not in the order of their numbers, which is the one they will connect in.
 ///
 /// # Errors
 /// When the server refuses or does not answer.
-pub fn join_all(target: &Target, count: usize, conversation: &str) -> anyhow::Result<()> {
+pub fn join_all(
+    target: &Target,
+    count: usize,
+    conversation: &str,
+    scattered: bool,
+) -> anyhow::Result<()> {
     let pull = serde_json::json!({
         "cmd": 3, "conversation_id": conversation, "cursor_seq": 0, "limit": 1,
     });
     let pull = pull.to_string();
-    for first_number in (0..count).step_by(JOINING) {
+    let joining = if scattered { 1 } else { JOINING };
+    let mut firsts: Vec<usize> = (0..count).step_by(joining).collect();
+    if scattered {
+        firsts.sort_unstable_by_key(|number| number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    }
+    for first_number in firsts {
         let target = Target { first_number, ..target.clone() };
-        let joining = JOINING.min(count - first_number);
+        let joining = joining.min(count - first_number);
         open_with(&target, joining, &mut |batch| ask_all(batch, &pull, 3))
             .with_context(|| format!("members from {first_number}"))?;
     }

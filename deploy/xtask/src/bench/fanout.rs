@@ -60,6 +60,10 @@ pub(super) struct Args {
     /// Messages under way at any time.
     #[arg(long, default_value_t = 1)]
     window: u64,
+    /// The members of corelane's group joined in another order than that in which they connected now, as the people in a
+    /// group do. The unit and the peers send in the order of the connections in any case.
+    #[arg(long)]
+    scattered: bool,
     /// Who is measured against the unit; all but the unit itself when left out.
     #[arg(long, value_enum, value_delimiter = ',')]
     candidate: Vec<Candidate>,
@@ -131,7 +135,7 @@ pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Re
             Candidate::Corelane => {
                 let program = build::build(repo, CORELANE, &args.common.profile, interrupt)?;
                 let subject = group(corelane(program, &data(folder.path())?, "--shards 1"));
-                join(&instrument, &subject, args.receivers)?;
+                join(&instrument, &subject, args.receivers, args.scattered)?;
                 Ok(subject)
             }
         };
@@ -171,9 +175,11 @@ pub(super) fn join(
     instrument: &Instrument<'_>,
     subject: &Subject,
     receivers: usize,
+    scattered: bool,
 ) -> anyhow::Result<()> {
     eprintln!("{receivers} users join the group");
-    let options = [String::from("--join"), format!("--receivers={receivers}")];
+    let mut options = vec![String::from("--join"), format!("--receivers={receivers}")];
+    options.extend(scattered.then(|| String::from("--scattered")));
     instrument
         .with_server(subject, |server| instrument.run_client(server, subject, &options).map(drop))
 }
@@ -197,12 +203,17 @@ pub(super) fn options(
 
 fn result(args: &Args, series: &Series<Report>) -> String {
     let Args { receivers, payload, messages, window, .. } = args;
+    let order = if args.scattered {
+        "in an order other than that of the connections"
+    } else {
+        "in the order of the connections"
+    };
     let head = format!(
         "\nOne sender, {receivers} receivers, {payload} bytes; {messages} messages measured each \
          time, {window} under way: the next goes out when one is with everybody. Every delivery is \
          checked. The unit and the peers send to the sender too, who is not counted; corelane \
          stores each message (fsync), acknowledges it to the sender and pushes it as JSON to the \
-         others, with one shard.\nCompared is all that was done on the server's core, by whomever.\n\
+         others, with one shard; its members joined {order}.\nCompared is all that was done on the server's core, by whomever.\n\
          Ratio: to the mean of the units right before and after. Median (smallest-largest).\n\n",
     );
     head + &series.table() + &series.budgets(BUDGETS) + &series.in_order()

@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args, repo: &Repo, interrupt: &Interrupt) -> anyhow::Re
         tally.count("fanout", &subject.name, fan_out(&client, subject));
     }
     let subject = in_data(&corelane, folder.path(), "fanout", fanout::group)?;
-    let joined = fanout::join(&client, &subject, CONNECTIONS);
+    let joined = fanout::join(&client, &subject, CONNECTIONS, true);
     tally.count("fanout", &subject.name, joined.and_then(|()| fan_out(&client, &subject)));
 
     let client = Instrument::build(repo, establish::CLIENT, &args.common, interrupt)?.unpinned();
