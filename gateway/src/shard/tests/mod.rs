@@ -8,7 +8,8 @@ mod in_place;
 mod life;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ use proto::v1::{
     Ack, Call, CallReply, DeliveryBatch, Message, SendReply, Target, UpstreamBatch, UpstreamFrame,
     Welcome, call, call_reply::Reply,
 };
+use rustix::net::getsockname;
+use rustix::process::{ForeignRawFd, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use serde_json::Value;
 
 use crate::bus::direct::{Calls, Messages};
@@ -91,6 +94,11 @@ impl Server {
             self.messages.take(&mut batches, Duration::from_millis(100));
         }
         batches.into_iter().flat_map(|batch| batch.frames).collect()
+    }
+
+    /// Open sockets of this server: its listener and what it accepted.
+    fn sockets(&self) -> usize {
+        sockets_at(self.gateway.addr())
     }
 
     fn connect(&self) -> Peer {
@@ -258,6 +266,20 @@ fn text_frame(text: &str) -> Vec<u8> {
 
 fn send_text(id: u64) -> String {
     format!(r#"{{"cmd":2,"msg_id":"m{id}","conversation_id":"c","payload":{{"content":"x"}}}}"#)
+}
+
+/// Sockets of this process with this address as their own, broken ones too. Descriptors in general would count those of the
+/// tests that run beside this one.
+fn sockets_at(addr: SocketAddr) -> usize {
+    let this = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let numbers =
+        std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
+    let numbers = numbers.filter_map(|name| name.to_str()?.parse::<RawFd>().ok());
+    let copies = numbers.filter_map(|number| {
+        pidfd_getfd(&this, ForeignRawFd::from(number), PidfdGetfdFlags::empty()).ok()
+    });
+    let own = copies.filter_map(|copy| SocketAddr::try_from(getsockname(&copy).ok()?).ok());
+    own.filter(|own| *own == addr).count()
 }
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
