@@ -10,7 +10,7 @@ use super::candidates::{Builder, Echo, Lineup};
 use super::embedded::corelane;
 use super::instrument::{Instrument, Report, Subject, unit, words};
 use super::peers::Peer;
-use super::{Common, echo, establish, fanout};
+use super::{Common, Load, echo, establish, fanout, slices};
 use crate::build::{self, CORELANE, ECHO_CLIENT};
 use crate::interrupt::Interrupt;
 use crate::pinned::raise_file_limit;
@@ -105,7 +105,23 @@ fn echoes(
             .map(|report| format!("{:.2} us/message", report.server_cpu_ns_per_message / 1e3));
         tally.count("echo", &subject.name, figure);
     }
+    let subjects = [vec![unit], lineup.subjects].concat();
+    let outcome = slices::measure(&small_slices(), client, subjects, interrupt);
+    tally.count("slices", "all of them", outcome.map(|_| String::from("taking turns")));
     Ok(lineup.left_out)
+}
+
+fn small_slices() -> slices::Plan {
+    slices::Plan {
+        load: Load { connections: CONNECTIONS, outstanding: 50, payload: 512 },
+        rounds: 2,
+        reopen: 1,
+        messages: 2_000,
+        warmup: 500,
+        slice_warmup: 100,
+        link: false,
+        budgets: &[],
+    }
 }
 
 fn fanouts(
