@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::merge::Pace;
-use super::wal_ahead::WalAhead;
+use super::wal_ahead::{PAGE_BYTES, WalAhead};
 use super::{Result, Store, connect, lock, store_error};
 use crate::ports::StoreError;
 
@@ -22,8 +22,6 @@ const AFTER_ERROR: Duration = Duration::from_secs(1);
 const BUSY_COMMITS_PER_S: u64 = 20;
 /// Pages of the write-ahead log below which the copying back is finished while the writer waits.
 const FINISH_PAGES: i64 = 256;
-/// Bytes of a page of the database.
-pub(super) const PAGE_BYTES: u64 = 4096;
 
 /// When to merge and when to copy back.
 #[derive(Clone, Copy, Debug)]

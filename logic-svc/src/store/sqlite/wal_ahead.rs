@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, fadvise};
 
-use super::maintenance::PAGE_BYTES;
-
+/// Bytes of a page of the database.
+pub(super) const PAGE_BYTES: u64 = 4096;
 /// Bytes before the first frame and before the page of each frame (sqlite.org/fileformat2.html, 4.1 and 4.2).
 const LOG_HEADER_BYTES: u64 = 32;
 const FRAME_HEADER_BYTES: u64 = 24;
