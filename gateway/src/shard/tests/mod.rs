@@ -8,8 +8,8 @@ mod in_place;
 mod life;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::RawFd;
+use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,6 @@ use proto::v1::{
     Ack, Call, CallReply, DeliveryBatch, Message, SendReply, Target, UpstreamBatch, UpstreamFrame,
     Welcome, call, call_reply::Reply,
 };
-use rustix::net::getsockname;
-use rustix::process::{ForeignRawFd, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use serde_json::Value;
 
 use crate::bus::direct::{Calls, Messages};
@@ -94,11 +92,6 @@ impl Server {
             self.messages.take(&mut batches, Duration::from_millis(100));
         }
         batches.into_iter().flat_map(|batch| batch.frames).collect()
-    }
-
-    /// Open sockets of this server: its listener and what it accepted.
-    fn sockets(&self) -> usize {
-        sockets_at(self.gateway.addr())
     }
 
     fn connect(&self) -> Peer {
@@ -268,18 +261,18 @@ fn send_text(id: u64) -> String {
     format!(r#"{{"cmd":2,"msg_id":"m{id}","conversation_id":"c","payload":{{"content":"x"}}}}"#)
 }
 
-/// Sockets of this process with this address as their own, broken ones too. Descriptors in general would count those of the
-/// tests that run beside this one.
-fn sockets_at(addr: SocketAddr) -> usize {
-    let this = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
-    let numbers =
-        std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
-    let numbers = numbers.filter_map(|name| name.to_str()?.parse::<RawFd>().ok());
-    let copies = numbers.filter_map(|number| {
-        pidfd_getfd(&this, ForeignRawFd::from(number), PidfdGetfdFlags::empty()).ok()
-    });
-    let own = copies.filter_map(|copy| SocketAddr::try_from(getsockname(&copy).ok()?).ok());
-    own.filter(|own| *own == addr).count()
+/// Where what the whole process has open is counted, no other test may run beside: the test is run again in a process of
+/// its own, and `true` says that this is it.
+fn alone(test: &str) -> bool {
+    const ALONE: &str = "CORELANE_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    let output = again.args(["--exact", test]).env(ALONE, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    false
 }
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
