@@ -225,7 +225,8 @@ impl Shard {
         }
     }
 
-    pub(super) fn deliver_event(&mut self, mut delivery: EventDelivery) {
+    pub(super) fn deliver_event(&mut self, delivery: &mut EventDelivery) {
+        // As the receivers of a message are.
         delivery.peers.sort_unstable_by_key(|peer| peer.slot);
         for peer in &delivery.peers {
             let token = Token { slot: peer.slot, generation: peer.generation };

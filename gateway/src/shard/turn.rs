@@ -364,7 +364,7 @@ impl Shard {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Reply(reply) => self.answer_call(&reply),
-            Order::Event(event) => self.deliver_event(*event),
+            Order::Event(mut event) => self.deliver_event(&mut event),
             Order::Close { slot, generation, code, reason } => {
                 self.with_session(Token { slot, generation }, |session, cx| {
                     session.close(cx, code, &reason)

@@ -60,8 +60,8 @@ pub(super) struct Args {
     /// Messages under way at any time.
     #[arg(long, default_value_t = 1)]
     window: u64,
-    /// The members of corelane's group joined in another order than that in which they connected now, as the people in a
-    /// group do. The unit and the peers send in the order of the connections in any case.
+    /// The members of corelane's group joined in another order than they connect in now, as the people in a group do. The
+    /// unit and the peers send in the order of the connections in any case.
     #[arg(long)]
     scattered: bool,
     /// Who is measured against the unit; all but the unit itself when left out.
